@@ -1,0 +1,1 @@
+"""Port I/O from the guest instruction to the device, in Python."""

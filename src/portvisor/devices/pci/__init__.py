@@ -1,0 +1,1 @@
+"""What sits on the PCI bus, and the bus."""

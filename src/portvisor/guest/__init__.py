@@ -1,0 +1,1 @@
+"""What goes into guest memory: loaders, tables, images."""

@@ -1,0 +1,1 @@
+"""Virtual machines: one interface, `/dev/kvm` or a software CPU behind it."""

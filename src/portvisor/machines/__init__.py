@@ -1,0 +1,1 @@
+"""Boards: which chips sit where."""

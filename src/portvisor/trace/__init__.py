@@ -1,0 +1,1 @@
+"""Record, summarise and replay port traffic."""
