@@ -45,6 +45,10 @@ class Clock:
         """Present time in ns. Never goes backwards."""
         raise NotImplementedError
 
+    def idle_until(self, deadline: int) -> float:
+        """What a halted machine does until `deadline`: the seconds it has to sleep."""
+        raise NotImplementedError
+
     def timer(self, callback: Callable[[], None], name: str = "") -> Timer:
         """A disarmed timer that will call `callback` without arguments."""
         return Timer(self, callback, name)
@@ -84,6 +88,9 @@ class WallClock(Clock):
     def now(self) -> int:
         return time.monotonic_ns() - self._start
 
+    def idle_until(self, deadline: int) -> float:
+        return (deadline - self.now()) / NS_PER_S
+
     def host_time(self, deadline: int) -> int:
         """`time.monotonic_ns()` at which this clock will read `deadline`."""
         return deadline + self._start
@@ -109,6 +116,10 @@ class VirtualClock(Clock):
             self._now = max(self._now, deadline)
             self._fire()
         self._now = max(self._now, target)
+
+    def idle_until(self, deadline: int) -> float:
+        self.set(deadline)
+        return 0.0
 
     def rewind(self, target: int) -> None:
         """Jump to `target` without running timers: for restoring a snapshot only."""
