@@ -93,7 +93,15 @@ class BzImage:
         Raises:
             GuestFileError: an unknown or broken compression.
         """
-        return parse_vmlinux(decompress(self.payload), "the kernel's payload")
+        return parse_vmlinux(self.unpacked_payload(), "the kernel's payload")
+
+    def unpacked_payload(self) -> bytes:
+        """The ELF file inside.
+
+        Raises:
+            GuestFileError: an unknown or broken compression.
+        """
+        return decompress(self.payload)
 
 
 def _field(data: bytes, layout: str, offset: int) -> int:

@@ -122,6 +122,10 @@ class Vcpu(Protocol):
         """KVM_SET_CPUID2."""
         ...
 
+    def set_a20(self, enabled: bool) -> None:
+        """A20M#: with False, address bit 20 reads 0. KVM has no such pin and ignores it."""
+        ...
+
     def reset(self) -> None:
         """INIT/RESET#: CS:IP F000:FFF0 with base FFFF0000, as after power-on."""
         ...

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from portvisor.kvm.abi import ExitReason
 from portvisor.kvm.api import EngineError, InterruptSource, System
@@ -64,7 +64,15 @@ class Machine:
 
     name = "machine"
 
-    def __init__(self, system: System, memory: int, clock: Clock | None = None, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        system: System,
+        memory: int,
+        clock: Clock | None = None,
+        *,
+        extra_memory: int = 0,
+        strict: bool = False,
+    ) -> None:
         self.system = system
         self.clock = clock or WallClock()
         self.ports = PortSpace(strict=strict)
@@ -76,7 +84,7 @@ class Machine:
         """Told one line when something worth a user's attention happens."""
         self.memory_size = memory
         self.vm = system.create_vm()
-        self._memory = mmap.mmap(-1, memory)
+        self._memory = mmap.mmap(-1, memory + extra_memory)
         self._slots = 0
         self._regions: list[RamRegion] = []
         self.ram = Ram()
@@ -321,7 +329,7 @@ class Machine:
             self.vcpu.close()
             self.vm.close()
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,177 @@
+"""LPC bridge of an ICH9 or a C610 PCH: PCI interrupt router and the bases of the chipset's own blocks.
+
+Source: Intel C610 series PCH data sheet (330788), chapter 12 "LPC Interface Bridge Registers (D31:F0)"; the
+ICH9 (316972, chapter 13) has the same map.
+
+| offset | register | |
+|---|---|---|
+| 40 | PMBASE | 15:7 base of the PM block, bit 0 reads 1 |
+| 44 | ACPI_CNTL | 7 ACPI_EN, 2:0 SCI_IRQ_SEL |
+| 48 | GPIOBASE | 15:7 base of the GPIO block, bit 0 reads 1 |
+| 4C | GC | 4 GPIO_EN |
+| 60-63, 68-6B | PIRQA-D, PIRQE-H | 7 routed to no ISA interrupt, 3:0 IRQ |
+| 64 | SIRQ_CNTL | |
+| 80-8F | LPC I/O decode | |
+| A0-AF | GEN_PMCON_1-3, PMIR ... | |
+| D0, D4, D8 | FWH decode | |
+| DC | BIOS_CNTL | 0 BIOSWE, 1 BLE, 5 SMM_BWP |
+| F0 | RCBA | 31:14 base of the chipset configuration block, 0 enable |
+
+A board passes the values that its firmware would have programmed as `settings`; after RESET# they are in
+place at once. Not modelled: LPC decode (the devices decode what the board gives them), SMIs, ROM protection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from portvisor.devices.pci.config import COMMAND, STATUS, STATUS_ERRORS, PciId
+from portvisor.devices.pci.function import PciFunction
+from portvisor.ports import IrqLine
+
+PMBASE, ACPI_CNTL, GPIOBASE, GC = 0x40, 0x44, 0x48, 0x4C
+PIRQA, SIRQ_CNTL, PIRQE = 0x60, 0x64, 0x68
+RCBA = 0xF0
+ACPI_EN, GPIO_EN, RCBA_EN, IO_INDICATOR = 1 << 7, 1 << 4, 1, 1
+BASE_MASK, RCBA_MASK = 0xFF80, 0xFFFFC000
+PIRQ_COUNT = 8
+PIRQ_DISABLED, PIRQ_IRQ = 0x80, 0x0F
+ROUTABLE = frozenset({3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15})
+COMMAND_RESET, COMMAND_WRITABLE = 0x0007, 0x0140
+STATUS_RESET = 0x0210
+
+REGISTERS_HELD = (
+    (SIRQ_CNTL, 1, 0x10, 0xFF),
+    (0x6C, 2, 0x00F8, 0xFFFF),  # LPC_IBDF
+    (0x80, 2, 0x0000, 0x1377),  # LPC_I/O_DEC
+    (0x82, 2, 0x0000, 0x3F0F),  # LPC_EN
+    (0x84, 4, 0x00000000, 0x00FCFFFD),  # GEN1_DEC
+    (0x88, 4, 0x00000000, 0x00FCFFFD),  # GEN2_DEC
+    (0x8C, 4, 0x00000000, 0x00FCFFFD),  # GEN3_DEC
+    (0x90, 4, 0x00000000, 0x00FCFFFD),  # GEN4_DEC
+    (0xA0, 2, 0x0000, 0x5EFF),  # GEN_PMCON_1
+    (0xA2, 1, 0x00, 0x00),  # GEN_PMCON_2
+    (0xA4, 2, 0x0000, 0xFFFF),  # GEN_PMCON_3
+    (0xD0, 4, 0x00112233, 0xFFFFFFFF),  # FWH_SEL1
+    (0xD4, 2, 0x4567, 0xFFFF),  # FWH_SEL2
+    (0xD8, 2, 0xFFCF, 0x7FFF),  # FWH_DEC_EN1
+    (0xDC, 1, 0x20, 0x0F),  # BIOS_CNTL
+)
+"""(offset, size, reset value, writable bits)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LpcSettings:
+    """Register values right after RESET#. The chip's own are the defaults."""
+
+    pmbase: int = IO_INDICATOR
+    acpi_cntl: int = 0
+    gpiobase: int = IO_INDICATOR
+    gc: int = 0
+    rcba: int = 0
+    pirqs: tuple[int, ...] = (PIRQ_DISABLED,) * PIRQ_COUNT
+
+
+@dataclass(frozen=True, slots=True)
+class LpcBases:
+    """Who is told where a block has moved; None stands for "not decoded"."""
+
+    pm: Callable[[int | None], None]
+    gpio: Callable[[int | None], None]
+    rcba: Callable[[int | None], None]
+
+
+C610_LPC = PciId(0x8086, 0x8D44, 0x060100, revision=5)
+ICH9_LPC = PciId(0x8086, 0x2918, 0x060100, revision=2)
+
+
+class IchLpc(PciFunction):
+    """The bridge; attach it at 00:1f.0, and give `pirqs` to the root bus as its interrupt lines.
+
+    Args:
+        isa_irqs: a driver of each ISA interrupt that PCI may be routed to.
+        bases: told of every move of a block, also after a reset and a restored snapshot.
+        settings: register values after RESET#.
+        identity: which chip it is.
+    """
+
+    ID: ClassVar[PciId] = C610_LPC
+
+    def __init__(
+        self,
+        isa_irqs: Mapping[int, IrqLine],
+        bases: LpcBases,
+        settings: LpcSettings | None = None,
+        *,
+        identity: PciId | None = None,
+        name: str = "lpc",
+    ) -> None:
+        super().__init__(identity=identity, name=name)
+        settings = settings or LpcSettings()
+        self._isa_irqs = {irq: line for irq, line in isa_irqs.items() if irq in ROUTABLE}
+        self._bases = bases
+        self.pirqs = tuple(IrqLine(self._pirq_changed, f"PIRQ{letter}#") for letter in "ABCDEFGH")
+        """The inputs PIRQA# to PIRQH#; 1 is asserted."""
+        self.define(COMMAND, 2, COMMAND_RESET, COMMAND_WRITABLE)
+        self.define(STATUS, 2, STATUS_RESET, clears=STATUS_ERRORS)
+        self.define(PMBASE, 4, settings.pmbase | IO_INDICATOR, BASE_MASK)
+        self.define(ACPI_CNTL, 1, settings.acpi_cntl, ACPI_EN | 7)
+        self.define(GPIOBASE, 4, settings.gpiobase | IO_INDICATOR, BASE_MASK)
+        self.define(GC, 1, settings.gc, GPIO_EN | 1)
+        self.define(RCBA, 4, settings.rcba, RCBA_MASK | RCBA_EN)
+        for index, value in enumerate(settings.pirqs):
+            self.define(self._pirq_register(index), 1, value, PIRQ_DISABLED | PIRQ_IRQ)
+        for offset, size, value, writable in REGISTERS_HELD:
+            self.define(offset, size, value, writable)
+
+    # --- the blocks' bases -------------------------------------------------------------------------------
+
+    def announce_bases(self) -> None:
+        """Tell the board where the blocks are now; it does so once after wiring everything up."""
+        config = self.state.config
+        pm = self._register(PMBASE, 2) & BASE_MASK
+        gpio = self._register(GPIOBASE, 2) & BASE_MASK
+        rcba = self._register(RCBA, 4)
+        self._bases.pm(pm if config[ACPI_CNTL] & ACPI_EN and pm else None)
+        self._bases.gpio(gpio if config[GC] & GPIO_EN and gpio else None)
+        self._bases.rcba(rcba & RCBA_MASK if rcba & RCBA_EN else None)
+
+    # --- the interrupt router -----------------------------------------------------------------------------
+
+    @staticmethod
+    def _pirq_register(index: int) -> int:
+        return PIRQA + index if index < 4 else PIRQE + index - 4
+
+    def route(self, pirq: int) -> int | None:
+        """ISA interrupt that PIRQ input 0-7 is connected to; None if to nothing."""
+        value = self.state.config[self._pirq_register(pirq)]
+        irq = value & PIRQ_IRQ
+        return None if value & PIRQ_DISABLED or irq not in ROUTABLE else irq
+
+    def _pirq_changed(self, _level: int) -> None:
+        self._drive()
+
+    def _drive(self) -> None:
+        asserted = {self.route(number) for number, line in enumerate(self.pirqs) if line.level}
+        for irq, line in self._isa_irqs.items():
+            line.set(irq in asserted)
+
+    # --- changes --------------------------------------------------------------------------------------------
+
+    def config_written(self, offset: int, size: int) -> None:
+        if PIRQA <= offset < PIRQE + 4:
+            self._drive()
+        elif PMBASE <= offset <= GC or offset >= RCBA:
+            self.announce_bases()
+
+    def reset(self) -> None:
+        super().reset()
+        self._drive()
+        self.announce_bases()
+
+    def restored(self) -> None:
+        super().restored()
+        self._drive()
+        self.announce_bases()

@@ -1,0 +1,90 @@
+"""Port 92, F0, B2/B3 and CF9 against the PCH data sheet."""
+
+from __future__ import annotations
+
+import pytest
+
+from portvisor.devices.apm import Apm
+from portvisor.devices.fpu_error import FpuError
+from portvisor.devices.port92 import Port92
+from portvisor.devices.reset_control import ResetControl
+from portvisor.ports import Device, IrqLine, PortSpace
+from portvisor.testing import DeviceSuite
+
+
+def space_of(device: Device) -> PortSpace:
+    space = PortSpace()
+    space.attach(device)
+    return space
+
+
+class TestPort92Suite(DeviceSuite):
+    def make(self) -> Port92:
+        return Port92(lambda: None, lambda gate: None)
+
+
+class TestFpuErrorSuite(DeviceSuite):
+    def make(self) -> FpuError:
+        return FpuError(IrqLine())
+
+
+class TestApmSuite(DeviceSuite):
+    def make(self) -> Apm:
+        return Apm()
+
+
+class TestResetControlSuite(DeviceSuite):
+    def make(self) -> ResetControl:
+        return ResetControl(lambda kind: None)
+
+
+def test_init_now_resets_on_its_rising_edge_only() -> None:
+    resets: list[int] = []
+    space = space_of(Port92(lambda: resets.append(1), lambda gate: None))
+    for value in (1, 1, 0, 3, 2):
+        space.write(0x92, 1, value)
+    assert len(resets) == 2
+    assert space.read(0x92, 1) == 2
+
+
+def test_alt_a20_gate_is_told_and_closed_by_a_reset() -> None:
+    gates: list[bool] = []
+    port = Port92(lambda: None, gates.append)
+    space_of(port).write(0x92, 1, 2)
+    port.reset()
+    assert gates == [True, False]
+
+
+@pytest.mark.parametrize("port", [0xF0, 0xF1])
+def test_a_write_to_the_latch_clears_irq_13(port: int) -> None:
+    line = IrqLine()
+    fpu = FpuError(line)
+    space = space_of(fpu)
+    fpu.latch()
+    space.write(0xF2, 1, 0)
+    assert line.level == 1
+    space.write(port, 1, 0)
+    assert line.level == 0
+
+
+def test_fpu_holes_belong_to_nobody() -> None:
+    space = space_of(FpuError(IrqLine(), holes=range(0xF4, 0xF8)))
+    assert [space.owner(port) is None for port in (0xF3, 0xF4, 0xF7, 0xF8)] == [False, True, True, False]
+
+
+def test_apm_control_is_told_and_both_registers_hold() -> None:
+    commands: list[int] = []
+    space = space_of(Apm(commands.append))
+    space.write(0xB3, 1, 0x55)
+    space.write(0xB2, 1, 2)
+    assert commands == [2]
+    assert space.read(0xB2, 2) == 0x5502
+
+
+def test_rst_cpu_needs_a_rising_edge_and_names_the_kind() -> None:
+    kinds: list[str] = []
+    space = space_of(ResetControl(kinds.append))
+    for value in (0x02, 0x06, 0x06, 0x02, 0x04, 0x00, 0x0E):
+        space.write(0xCF9, 1, value)
+    assert kinds == ["system", "CPU", "power cycle"]
+    assert space.read(0xCF9, 1) == 0x0E
