@@ -1,7 +1,7 @@
 # Sourced by ./boot and ./test: a virtual environment with portvisor in it, made once and kept up to date.
 # Sets PYTHON and VENV. Usage: . tools/env.sh; ensure_environment EXTRAS
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+say() { if [ -t 2 ]; then printf '\033[1m==>\033[0m %s\n' "$*" >&2; else printf '==> %s\n' "$*" >&2; fi; }
 fail() { printf 'portvisor: %s\n' "$*" >&2; exit 1; }
 
 VENV="${PORTVISOR_VENV:-$PWD/.venv}"

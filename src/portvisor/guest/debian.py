@@ -20,8 +20,8 @@ MODULES = (
     "ipmi_msghandler", "ipmi_devintf", "ahci", "sd_mod", "megaraid_sas", "i2c_i801", "lpc_ich", "iTCO_wdt",
 )  # fmt: skip
 """Drivers of the server's devices that Debian builds as modules, in the order a real boot loads them."""
-SPARE_MODULES = ("ipmi_si", "ext4", "vfat", "nls_cp437", "nls_ascii")
-IPMI_PARAMETERS = "type=kcs ports=0xca8 regspacings=4"
+SPARE_MODULES = ("ipmi_si", "button", "ext4", "vfat", "nls_cp437", "nls_ascii")
+IPMI_HOTMOD = "add,kcs,i/o,0xca8,rsp=4"
 MARK_BEGIN, MARK_END = "=== listing ===", "=== end ==="
 
 LOAD = """load() {
@@ -35,7 +35,8 @@ sleep 0.5
 PRINT_LISTING = f"""stty -F /dev/ttyS1 raw 2>/dev/null
 {{ echo '{MARK_BEGIN}'; cat /proc/ioports; echo '{MARK_END}'; }} > /dev/ttyS1
 """
-LOAD_IPMI = f"""insmod /lib/modules/ipmi_si.ko {IPMI_PARAMETERS} 2>/dev/kmsg
+LOAD_IPMI = f"""insmod /lib/modules/ipmi_si.ko unload_when_empty=0 2>/dev/kmsg
+echo {IPMI_HOTMOD} > /sys/module/ipmi_si/parameters/hotmod
 """
 SHELL = """echo
 echo "This is the guest's shell. Type poweroff -f to leave."

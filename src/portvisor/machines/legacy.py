@@ -56,9 +56,9 @@ class LegacyChips:
         self._a20 = [False, True]
         machine.set_interrupt_source(self.pic)
         self.pit = machine.attach(Pit(clock, self.irq(0), alias=options.pch_aliases))
-        self.port61 = machine.attach(Port61(clock, self.pit))
+        self.port61 = machine.attach(Port61(clock, self.pit, aliases=options.pch_aliases))
         self.dma = machine.attach(DmaController(alias=options.pch_aliases))
-        self.dma_pages = machine.attach(DmaPages(self.dma))
+        self.dma_pages = machine.attach(DmaPages(self.dma, aliases=options.pch_aliases))
         self.port92 = machine.attach(Port92(self._reset("port 92"), self._fast_a20))
         self.fpu = machine.attach(FpuError(self.irq(13), DEBUG_EXIT_PORTS if options.debug_exit_hole else ()))
         self.apm = machine.attach(Apm(options.on_apm_control))

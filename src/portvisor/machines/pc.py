@@ -15,7 +15,7 @@ from portvisor.devices.ide.channel import PRIMARY, SECONDARY, IdeChannel
 from portvisor.devices.ide.drive import Drive
 from portvisor.devices.pci.host import PciHost
 from portvisor.devices.pci.i440fx import I440Fx
-from portvisor.devices.pci.piix3 import Piix3
+from portvisor.devices.pci.piix3 import Piix3, slot_route
 from portvisor.devices.pci.piix3_ide import Piix3Ide
 from portvisor.guest.errors import GuestFileError
 from portvisor.kvm.abi import Regs, Segment, Sregs
@@ -163,7 +163,7 @@ class Pc(PcLike):
             self.fw_cfg.add_file("vgaroms/vgabios.bin", options.vga_bios)
         self.pci = self.attach(PciHost(self.ports, self.mmio))
         isa_bridge = Piix3({irq: self.chips.irq(irq) for irq in ISA_IRQS})
-        root = self.pci.add_root(0, lines=isa_bridge.pirqs)
+        root = self.pci.add_root(0, lines=isa_bridge.pirqs, route=slot_route())
         for slot, number, function in ((0, 0, I440Fx()), (1, 0, isa_bridge), (1, 1, Piix3Ide())):
             root.attach(function, slot, number)
             self.devices.append(function)

@@ -49,6 +49,10 @@ class Clock:
         """What a halted machine does until `deadline`: the seconds it has to sleep."""
         raise NotImplementedError
 
+    def rewind(self, target: int) -> None:
+        """Jump to `target` ns without running timers: for restoring a snapshot only."""
+        raise NotImplementedError
+
     def timer(self, callback: Callable[[], None], name: str = "") -> Timer:
         """A disarmed timer that will call `callback` without arguments."""
         return Timer(self, callback, name)
@@ -88,6 +92,9 @@ class WallClock(Clock):
     def now(self) -> int:
         return time.monotonic_ns() - self._start
 
+    def rewind(self, target: int) -> None:
+        self._start = time.monotonic_ns() - target
+
     def idle_until(self, deadline: int) -> float:
         return (deadline - self.now()) / NS_PER_S
 
@@ -122,5 +129,4 @@ class VirtualClock(Clock):
         return 0.0
 
     def rewind(self, target: int) -> None:
-        """Jump to `target` without running timers: for restoring a snapshot only."""
         self._now = target

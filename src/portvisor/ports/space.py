@@ -100,8 +100,9 @@ class PortSpace:
         self._pending: dict[Device, tuple[PortRange, ...] | None] | None = None
         self._observers: list[Observer] = []
         self._depth = 0
-        open_reads: list[ReadEntry] = [(self._open_read, port) for port in range(TABLE_LENGTH)]
-        open_writes: list[WriteEntry] = [(self._open_write, port) for port in range(TABLE_LENGTH)]
+        open_read, open_write = self._open_read, self._open_write
+        open_reads: list[ReadEntry] = [(open_read, port) for port in range(TABLE_LENGTH)]
+        open_writes: list[WriteEntry] = [(open_write, port) for port in range(TABLE_LENGTH)]
         self.reads = (open_reads, open_reads.copy(), open_reads.copy())
         """Flat dispatch tables, indexed by `size >> 1` and port: (function, offset). Updated in place."""
         self.writes = (open_writes, open_writes.copy(), open_writes.copy())
