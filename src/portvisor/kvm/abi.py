@@ -209,7 +209,11 @@ def _code_segment() -> Segment:
 
 @dataclass(slots=True)
 class Sregs:
-    """struct kvm_sregs: segments, tables, control registers. The defaults are the state after RESET#."""
+    """struct kvm_sregs: segments, tables, control registers.
+
+    The defaults are the state after RESET#, but for the local APIC, which is off: KVM shows it in CPUID while
+    IA32_APIC_BASE enables it, and boards here have none.
+    """
 
     cs: Segment = field(default_factory=_code_segment)
     ds: Segment = field(default_factory=Segment)
@@ -227,7 +231,7 @@ class Sregs:
     cr4: int = 0
     cr8: int = 0
     efer: int = 0
-    apic_base: int = 0xFEE00900
+    apic_base: int = 0xFEE00100
     interrupt_bitmap: bytes = bytes(32)
 
     SEGMENTS: ClassVar[tuple[str, ...]] = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")

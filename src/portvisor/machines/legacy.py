@@ -18,6 +18,7 @@ from portvisor.devices.port92 import Port92
 from portvisor.devices.reset_control import ResetControl
 from portvisor.devices.uart16550 import Uart16550
 from portvisor.devices.vga import MEMORY_BASE, MEMORY_LENGTH, Vga
+from portvisor.kvm.cpuid import without_apic
 from portvisor.machines.machine import Machine
 from portvisor.ports import CharBackend, IrqLine, SharedIrq
 
@@ -55,6 +56,7 @@ class LegacyChips:
         self._shared: dict[int, SharedIrq] = {}
         self._a20 = [False, True]
         machine.set_interrupt_source(self.pic)
+        machine.vcpu.set_cpuid2(without_apic(machine.system.get_supported_cpuid()))
         self.pit = machine.attach(Pit(clock, self.irq(0), alias=options.pch_aliases))
         self.port61 = machine.attach(Port61(clock, self.pit, aliases=options.pch_aliases))
         self.dma = machine.attach(DmaController(alias=options.pch_aliases))

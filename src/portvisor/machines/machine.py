@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
-from portvisor.kvm.abi import ExitReason
+from portvisor.kvm.abi import ExitReason, Sregs
 from portvisor.kvm.api import EngineError, InterruptSource, System
 from portvisor.kvm.describe import describe_exit
 from portvisor.kvm.exits import ExitHandler
@@ -191,6 +191,7 @@ class Machine:
         for rom in self._shadow:
             self.ram.write(rom.base, rom.data)
         self.vcpu.reset()
+        self.vcpu.set_sregs(Sregs())
         for hook in self.after_reset:
             hook()
 
