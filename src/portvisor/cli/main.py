@@ -10,7 +10,9 @@ import click
 from portvisor.cli.boot import boot
 from portvisor.cli.engines import engines
 from portvisor.cli.errors import describe
+from portvisor.cli.explain import explain_command
 from portvisor.cli.ioports import ioports
+from portvisor.cli.qtest import qtest
 from portvisor.cli.run import run
 
 
@@ -20,7 +22,7 @@ def cli() -> None:
     """Run x86 guests on machines whose port-I/O hardware is written in Python."""
 
 
-for command in (boot, run, ioports, engines):
+for command in (boot, run, ioports, engines, explain_command, qtest):
     cli.add_command(command)
 
 
