@@ -23,7 +23,7 @@ MODULES = (
     "9pnet", "9pnet_virtio", "9p", "irqbypass", "ccp", "kvm", "kvm-amd",
 )  # fmt: skip
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off nokaslr"
-BEGIN, END = "=== begin ===", "=== end "
+BEGIN, END = "<<< nested begin", "<<< nested end "
 TOP = Path(__file__).parent.parent
 
 
@@ -72,7 +72,7 @@ mount -t devtmpfs dev /r/dev; mount -t proc proc /r/proc; mount -t sysfs sys /r/
 mount -t tmpfs tmp /r/run
 echo '{BEGIN}'
 chroot /r /bin/sh -c {shlex.quote(run)}
-echo "{END}$? ==="
+echo "{END}$?"
 poweroff -f
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def flat(selector: int, kind: int, **fields: int) -> Segment:
 
 
 class Bench(Device):
-    """Sixteen ports of all sizes that log single accesses and blocks and answer from a list."""
+    """Sixteen ports of all sizes that log single accesses and blocks and answer from a list, or do as told."""
 
     ports = (PortRange(PORT, 16, (1, 2, 4), name="bench"),)
 
@@ -60,14 +60,21 @@ class Bench(Device):
         self.log: list[tuple[str, int, int, int]] = []
         self.blocks: list[tuple[str, int, int, bytes]] = []
         self.replies: list[int] = []
+        self.on_read: Callable[[int, int], int] | None = None
+        self.on_write: Callable[[int, int, int], None] | None = None
         self.stream = bytes(range(256)) * 64
 
     def read(self, offset: int, size: int) -> int:
+        if self.on_read:
+            return self.on_read(offset, size)
         value = self.replies.pop(0) if self.replies else 0
         self.log.append(("in", offset, size, value))
         return value
 
     def write(self, offset: int, size: int, value: int) -> None:
+        if self.on_write:
+            self.on_write(offset, size, value)
+            return
         self.log.append(("out", offset, size, value))
 
     def read_block(self, offset: int, size: int, count: int) -> bytes:
@@ -111,10 +118,10 @@ class SoftGuest:
         self.vm.set_user_memory_region(0, 0, self.memory, 0, MEMORY)
         self.vcpu: SoftwareVcpu = self.vm.create_vcpu(0)
         self.bench = Bench()
-        self.ports = PortSpace(strict=True)
-        self.ports.attach(self.bench)
         self.mmio = MmioSpace()
         if serve:
+            self.ports = PortSpace(strict=True)
+            self.ports.attach(self.bench)
             self.vm.serve_ports(self.ports)
             self.vm.serve_memory(self.mmio)
         self.place(CODE, code)

@@ -72,10 +72,14 @@ class TestSimple:
             stream.send(b"new")
         assert path.read_bytes() == b"oldnew"
 
-    @pytest.mark.parametrize("name", ["", "missing/log", "a\0b"])
-    def test_file_that_cannot_be_opened(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(BackendError, match="cannot be opened for writing: "):
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [("", "Is a directory"), ("missing/log", "No such file or directory"), ("a\0b", "embedded null byte")],
+    )
+    def test_file_that_cannot_be_opened(self, tmp_path: Path, name: str, reason: str) -> None:
+        with pytest.raises(BackendError) as caught:
             FileChar(tmp_path / name)
+        assert str(caught.value) == f"file {tmp_path / name}: cannot be opened for writing: {reason}"
 
     def test_fifo_without_reader_does_not_hang(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "fifo")
@@ -148,6 +152,8 @@ class TestStdio:
             local = termios.tcgetattr(program)[3]
             assert not local & (termios.ECHO | termios.ICANON | termios.ISIG)
             assert not termios.tcgetattr(program)[0] & termios.ICRNL
+            characters = termios.tcgetattr(program)[6]
+            assert (characters[termios.VMIN], characters[termios.VTIME]) == (1, 0)
         assert modes(program) == before
 
     def test_terminal_is_restored_after_an_exception(self, terminal: tuple[int, int]) -> None:
@@ -385,6 +391,13 @@ class TestSocket:
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(BackendError, match=r"socket .*: "):
             SocketChar(tmp_path / name)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_close_gives_everything_back(self, tmp_path: Path) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        with SocketChar(tmp_path / "s") as stream, socket.socket(socket.AF_UNIX) as client:
+            client.connect(stream.path)
+            pump(stream)
         assert len(os.listdir("/proc/self/fd")) == before
 
     def test_close_leaves_somebody_elses_socket_alone(self, tmp_path: Path) -> None:

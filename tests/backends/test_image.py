@@ -218,6 +218,11 @@ class TestErrors:
             with pytest.raises(OSError, match="not in the image"):
                 image.write(sector, b"x" * 512 * count)
 
+    def test_no_sectors_at_all(self, disk: Path) -> None:
+        for image in (FileImage(disk), MemoryImage(pattern(20))):
+            assert image.read(20, 0) == b""
+            image.write(20, b"")
+
     def test_file_that_shrinks(self, disk: Path) -> None:
         with FileImage(disk) as image:
             os.truncate(disk, 512)

@@ -294,6 +294,13 @@ class TestMode4:
         bench.pit.set_gate(2, 1)
         assert bench.outs(2, 3) == "111"
 
+    def test_new_count_in_the_strobe_does_not_cut_it_short(self, bench: Bench) -> None:
+        bench.start(2, 4, 1)
+        bench.step(2)
+        bench.count(2, 2)
+        assert bench.out(2) == 0
+        assert bench.outs(2, 4) == "1101"
+
     def test_new_count_retriggers_and_its_first_byte_does_not(self, bench: Bench) -> None:
         bench.start(2, 4, 3)
         bench.step(2)
@@ -659,8 +666,7 @@ class PulseModel:
         if self.mode in (0, 4) or (self.mode in (2, 3) and first):
             self.load = True
             self.running = False
-            self.out = 0 if self.mode == 0 else 1
-            self.strobe = False
+            self.out &= self.mode != 0
 
     def set_gate(self, level: int) -> None:
         rising, self.gate = level > self.gate, level

@@ -75,7 +75,27 @@ def test_reload_before_the_second_expiry_saves_the_machine() -> None:
         board.clock.advance(TICK_NS * 15)
         board.space.write(0x460, 2, 1)
     assert board.expiries == 0
+    assert board.space.read(0x466, 2) == 0
+
+
+def test_timeout_stays_until_it_is_cleared() -> None:
+    """TCO1_STS bit 3: software clears it by writing 1; TCO_RLD reloads only."""
+    board = Board()
+    board.start(10)
+    board.clock.advance(TICK_NS * 10)
+    board.space.write(0x460, 2, 1)
+    assert board.space.read(0x464, 2) == 1 << 3
+    board.space.write(0x464, 2, 1 << 3)
     assert board.space.read(0x464, 2) == 0
+
+
+def test_data_registers_set_their_status_bits() -> None:
+    """TCO1_STS bit 1 SW_TCO_SMI: TCO_DAT_IN was written; bit 2 TCO_INT: TCO_DAT_OUT was."""
+    board = Board()
+    board.space.write(0x462, 1, 0x55)
+    assert board.space.read(0x464, 2) == 1 << 1
+    board.space.write(0x463, 1, 0xAA)
+    assert board.space.read(0x464, 2) == 1 << 1 | 1 << 2
 
 
 def test_no_reboot_keeps_the_machine_up() -> None:

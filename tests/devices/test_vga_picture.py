@@ -205,13 +205,13 @@ def test_mode_4_interleaves_lines_and_packs_two_bits_a_pixel() -> None:
     board = board_in(MODE_4)
     for number, index in enumerate((0x13, 0x15, 0x17), 1):
         board.set_colour(index, number, 0, 0)
-    board.memory.write(0xB8000, 2, 0x00E4)
-    board.memory.write(0xBA000, 1, 0xC0)
+    board.memory.write(0xB8000, 2, 0x1BE4)
+    board.memory.write(0xBA000, 1, 0x80)
     board.memory.write(0xB8050, 1, 0x40)
     picture = board.vga.picture()
     assert (picture.width, picture.height) == (320, 200)
-    assert [picture.pixel(x, 0)[0] for x in range(4)] == [12, 8, 4, 0]
-    assert picture.pixel(0, 1)[0] == 12
+    assert [picture.pixel(x, 0)[0] for x in range(8)] == [12, 8, 4, 0, 0, 4, 8, 12]
+    assert picture.pixel(0, 1)[0] == 8
     assert picture.pixel(0, 2)[0] == 4
 
 

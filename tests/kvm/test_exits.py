@@ -78,7 +78,7 @@ class Broken(Device):
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_out_is_one_call_with_the_accesss_size_and_value(size: int) -> None:
+def test_out_is_one_call_with_the_size_and_value(size: int) -> None:
     bench = Bench()
     bench.io(abi.KVM_EXIT_IO_OUT, size, PORT + 4, data=b"\x11\x82\x93\xf4")
     assert bench.recorder.log == [("out", 4, size, int.from_bytes(b"\x11\x82\x93\xf4"[:size], "little"))]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
+import time
 from pathlib import Path
 
 import pytest
 
-from kvm_guest import DATA, guest
-from portvisor.kvm.abi import PAGE_SIZE, ExitReason
+from kvm_guest import CODE, DATA, WATCHDOG_NS, guest, real_mode
+from portvisor.kvm.abi import PAGE_SIZE, ExitReason, Regs
 from portvisor.kvm.api import EngineError
-from portvisor.kvm.hardware import HardwareSystem
+from portvisor.kvm.hardware import HardwareSystem, HardwareVcpu
 
 pytestmark = pytest.mark.kvm
 
@@ -106,6 +108,24 @@ def test_memory_cannot_be_closed_under_the_guest(kvm: HardwareSystem) -> None:
             made.memory.close()
         memory = made.memory
     memory.close()
+
+
+def test_memory_stays_as_long_as_a_vcpu_may_run(kvm: HardwareSystem) -> None:
+    def only_the_vcpu() -> HardwareVcpu:
+        memory = mmap.mmap(-1, 0x10000)
+        memory[CODE] = HLT[0]
+        vm = kvm.create_vm()
+        vm.set_user_memory_region(0, 0, memory, 0, len(memory))
+        vcpu = vm.create_vcpu(0)
+        vcpu.set_sregs(real_mode())
+        vcpu.set_regs(Regs(rip=CODE))
+        return vcpu
+
+    vcpu = only_the_vcpu()
+    gc.collect()
+    vcpu.set_alarm(time.monotonic_ns() + WATCHDOG_NS)
+    assert vcpu.run() == ExitReason.HLT
+    vcpu.close()
 
 
 @pytest.mark.parametrize(

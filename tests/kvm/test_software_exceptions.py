@@ -34,7 +34,10 @@ KERNEL = 0x7000
 def wrmsr(msr: int, value: int) -> bytes:
     """mov ecx, msr; mov eax, low; mov edx, high; wrmsr (32- and 64-bit code)."""
     low, high = value & 0xFFFFFFFF, value >> 32
-    return b"".join(struct.pack("<BI", op, number) for op, number in ((0xB9, msr), (0xB8, low), (0xBA, high))) + b"\x0f\x30"
+    return (
+        b"".join(struct.pack("<BI", op, number) for op, number in ((0xB9, msr), (0xB8, low), (0xBA, high)))
+        + b"\x0f\x30"
+    )
 
 
 def set_msrs(guest: SoftGuest, msrs: dict[int, int]) -> None:
@@ -282,7 +285,8 @@ def test_a_denied_port_is_a_protection_fault_at_the_instruction(mode: str, code:
         regs = guest.halts()
         assert (regs.rax, regs.rbx) == (0, CODE)
         assert (regs.rdi, regs.rsi, regs.rcx) == (DATA, DATA, 4)
-        assert not guest.bench.log and not guest.bench.blocks
+        assert not guest.bench.log
+        assert not guest.bench.blocks
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -48,7 +48,9 @@ def give_mmio(guest: SoftGuest, value: int) -> None:
 # --- port I/O -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("code", "size", "rax"), [("ec", 1, 0x1111_1188), ("ed", 2, 0x1111_7788), ("66ed", 4, 0x5566_7788)])
+@pytest.mark.parametrize(
+    ("code", "size", "rax"), [("ec", 1, 0x1111_1188), ("ed", 2, 0x1111_7788), ("66ed", 4, 0x5566_7788)]
+)
 def test_in_leaves_at_the_instruction_and_is_completed_at_the_next_run(code: str, size: int, rax: int) -> None:
     with unserved(code + "f4") as guest:
         guest.start(rax=0x1111_1111)
@@ -74,7 +76,9 @@ def test_out_leaves_with_its_data(code: str, size: int) -> None:
         guest.start(rax=0x4433_2211)
         assert guest.run() == ExitReason.IO
         assert io_block(guest) == (abi.KVM_EXIT_IO_OUT, size, PORT, 1, abi.PIO_DATA)
-        assert bytes(guest.vcpu.kvm_run[abi.PIO_DATA : abi.PIO_DATA + 4]) == b"\x11\x22\x33\x44"[:size].ljust(4, b"\0")
+        assert bytes(guest.vcpu.kvm_run[abi.PIO_DATA : abi.PIO_DATA + 4]) == b"\x11\x22\x33\x44"[:size].ljust(
+            4, b"\0"
+        )
         assert guest.halts().rbx == 1
 
 
@@ -296,7 +300,9 @@ def test_ins_into_a_device_reads_the_port_once() -> None:
 
 
 def test_eight_bytes_of_mmio_come_as_two_halves() -> None:
-    with unserved("48a100f01f0000000000 48a308f01f0000000000 f4") as guest:  # mov rax, [1FF000h]; mov [1FF008h], rax
+    with unserved(
+        "48a100f01f0000000000 48a308f01f0000000000 f4"
+    ) as guest:  # mov rax, [1FF000h]; mov [1FF008h], rax
         guest.long_mode()
         seen = []
         while guest.run() == ExitReason.MMIO:

@@ -10,7 +10,6 @@ import pytest
 from portvisor.kvm import abi
 from portvisor.kvm.abi import ExitReason
 from portvisor.kvm.api import EngineError
-from portvisor.ports import PortRange
 from softcpu_guest import CODE, DATA, HLT, MEMORY, Lines, SoftGuest, soft_guest
 
 VECTOR = 0x20
@@ -99,8 +98,7 @@ def test_an_interrupt_that_a_handler_raises_comes_right_behind_the_access() -> N
         def write(_offset: int, _size: int, _value: int) -> None:
             lines.request(VECTOR)
 
-        guest.bench.write = write  # type: ignore[method-assign]
-        guest.ports.remap(guest.bench, [PortRange(0x2F0, 1)])
+        guest.bench.on_write = write
         guest.start(rflags=0x202)
         assert guest.halts().rbx == 0
         assert return_address(guest) == CODE + 1

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from portvisor.kvm.abi import ExitReason
 from portvisor.kvm.api import EngineError
-from portvisor.ports import PortRange
 from softcpu_guest import CODE, DATA, HLT, MEMORY, PAGES, SoftGuest, soft_guest
 
 ROM = 0x100000
@@ -66,7 +65,9 @@ def test_what_is_no_memory_is_served_by_the_bus(code: str, access: tuple[str, in
 
 @pytest.mark.parametrize("address", [MEMORY, 0xFFFF_F000, 0xFEC0_0000, 0xE000_0000])
 def test_unclaimed_addresses_read_ones_and_ignore_writes(address: int) -> None:
-    with soft_guest(b"\xa3" + address.to_bytes(4, "little") + b"\xa1" + address.to_bytes(4, "little") + HLT) as guest:
+    with soft_guest(
+        b"\xa3" + address.to_bytes(4, "little") + b"\xa1" + address.to_bytes(4, "little") + HLT
+    ) as guest:
         guest.protected_mode(rax=5)
         assert guest.halts().rax == 0xFFFF_FFFF
 
@@ -241,8 +242,7 @@ def test_a_handler_may_switch_the_a20_gate() -> None:
         def write(_offset: int, _size: int, _value: int) -> None:
             guest.vcpu.set_a20(False)
 
-        guest.bench.write = write  # type: ignore[method-assign]
-        guest.ports.remap(guest.bench, [PortRange(0x2F0, 1)])
+        guest.bench.on_write = write
         guest.protected_mode()
         guest.place(0, b"\x11")
         assert guest.halts().rax == 0x11
@@ -281,8 +281,7 @@ def test_a_device_that_writes_code_is_seen() -> None:
         def dma(_offset: int, _size: int, _value: int) -> None:
             guest.place(DATA, b"\x41\xc3")
 
-        guest.bench.write = dma  # type: ignore[method-assign]
-        guest.ports.remap(guest.bench, [PortRange(0x2F0, 1)])
+        guest.bench.on_write = dma
         guest.protected_mode()
         regs = guest.halts()
         assert (regs.rbx, regs.rcx) == (1, 1)
@@ -335,7 +334,9 @@ def test_a_data_store_beside_code_does_not_hide_later_changes() -> None:
 
 
 # A guest that writes opcodes through random mappings and runs them, against the same in Python.
-STEPS = st.lists(st.tuples(st.sampled_from([DATA, 0x100000]), st.integers(0, 5), st.booleans()), min_size=1, max_size=12)
+STEPS = st.lists(
+    st.tuples(st.sampled_from([DATA, 0x100000]), st.integers(0, 5), st.booleans()), min_size=1, max_size=12
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -348,10 +349,16 @@ def test_self_modification_agrees_with_a_model(steps: list[tuple[int, int, bool]
         code += bytes.fromhex("c60425") + (base + 3 * place).to_bytes(4, "little") + bytes([opcodes[place]])
         code += b"\xe8" + (DATA - CODE - len(code) - 5).to_bytes(4, "little")
         expected += opcodes.index(0xC3) if 0xC3 in opcodes else 6
-    with soft_guest(code + HLT) as guest:
+    with soft_guest(code + HLT, serve=False) as guest:
         guest.place(DATA, bytes.fromhex("90ffc3") * 6 + b"\xc3")
         paged(guest)
         assert guest.halts().rbx == expected
+
+
+def test_address_0_is_ordinary_code() -> None:
+    with soft_guest("ea00000000") as guest:  # jmp far 0:0
+        guest.place(0, b"\x43\xeb\x00\x43" + HLT)
+        assert guest.halts().rbx == 2
 
 
 def test_kicks_do_not_execute_an_instruction_twice() -> None:

@@ -5,13 +5,15 @@ Rules: Intel SDM volume 2A (IN, INS, OUT, OUTS) and volume 1 chapter 19 (input/o
 
 from __future__ import annotations
 
+import mmap
+import os
 import sys
 
 import pytest
 
 from portvisor.kvm.abi import ExitReason, Segment, Sregs
 from portvisor.ports import DeviceFailureError, PortRange
-from softcpu_guest import CODE, DATA, HLT, IO_MAP, MEMORY, PORT, STACK, SoftGuest, soft_guest
+from softcpu_guest import CODE, DATA, HLT, IO_MAP, MEMORY, PORT, STACK, Lines, SoftGuest, soft_guest
 
 ALL_ONES = 0xFFFF_FFFF_FFFF_FFFF
 WORD = 0x8877_6655
@@ -121,7 +123,7 @@ def test_a_handler_may_move_its_own_port() -> None:
             bench.log.append(("out", offset, size, value))
             guest.ports.remap(bench, [PortRange(0x300, 1)])
 
-        bench.write = write  # type: ignore[method-assign]
+        bench.on_write = write
         guest.ports.remap(bench, [PortRange(PORT, 1)])
         guest.start(rax=7)
         guest.halts()
@@ -186,19 +188,18 @@ def test_rep_with_a_count_of_zero_does_nothing() -> None:
     with soft_guest("f36d f36f f4") as guest:
         guest.start(rdi=DATA, rsi=DATA)
         regs = guest.halts()
-        assert not guest.bench.log and not guest.bench.blocks
+        assert not guest.bench.log
+        assert not guest.bench.blocks
         assert (regs.rdi, regs.rsi) == (DATA, DATA)
 
 
 def test_an_element_across_two_pages_is_whole() -> None:
     with soft_guest("66f36d f4") as guest:  # rep insd
-        guest.bench.replies = [0x4433_2211]
         stream = guest.bench.stream
         guest.start(rdi=DATA + 0xFF6, rcx=5)
         guest.halts()
-        assert guest.memory[DATA + 0xFF6 : DATA + 0xFFE] == stream[:8]
-        assert guest.memory[DATA + 0xFFE : DATA + 0x1002] == b"\x11\x22\x33\x44"
-        assert guest.memory[DATA + 0x1002 : DATA + 0x100A] == stream[8:16]
+        assert guest.memory[DATA + 0xFF6 : DATA + 0x100A] == stream[:20]
+        assert [len(data) for *_, data in guest.bench.blocks][:2] == [8, 4]
 
 
 def test_with_the_direction_flag_elements_go_down_one_by_one() -> None:
@@ -230,7 +231,9 @@ def test_a_32_bit_address_size_in_long_mode_clears_the_upper_halves() -> None:
         assert (regs.rdi, regs.rcx) == (DATA + 16, 0)
 
 
-@pytest.mark.parametrize(("prefix", "segment"), [("26", "es"), ("2e", "cs"), ("36", "ss"), ("3e", "ds"), ("64", "fs")])
+@pytest.mark.parametrize(
+    ("prefix", "segment"), [("26", "es"), ("2e", "cs"), ("36", "ss"), ("3e", "ds"), ("64", "fs")]
+)
 def test_outs_takes_the_segment_of_its_prefix(prefix: str, segment: str) -> None:
     with soft_guest(bytes.fromhex(prefix) + b"\xf3\x6e" + HLT) as guest:
         sregs = guest.vcpu.get_sregs()
@@ -253,16 +256,6 @@ def test_ins_ignores_a_segment_prefix() -> None:
         guest.start(rdi=DATA, rcx=8)
         guest.halts()
         assert guest.memory[DATA : DATA + 8] == stream[:8]
-
-
-def test_a_block_ends_at_the_segment_limit() -> None:
-    with soft_guest("f36c f4") as guest:
-        guest.protected_mode(rdi=0x10, rcx=16)
-        sregs = guest.vcpu.get_sregs()
-        sregs.es = Segment(DATA, 0x17, 0x10, 3, db=1)
-        guest.vcpu.set_sregs(sregs)
-        guest.halts()
-        assert len(guest.bench.blocks[0][3]) == 8
 
 
 def test_single_step_traps_after_every_element() -> None:
@@ -310,49 +303,165 @@ class BrokenBlocks:
         raise error
 
 
-# --- an emulator plugged in ---------------------------------------------------------------------------------
+# --- what is not a plain move: faults and traps of string instructions (SDM volume 2A, INS; 2B, OUTS) ------------
 
 
-@pytest.mark.parametrize("code", ["6c", "f36d", "f36e", "67f36f"])
-def test_string_instructions_can_be_given_to_an_emulator(code: str) -> None:
-    with soft_guest(bytes.fromhex("40") + bytes.fromhex(code) + HLT) as guest:
-        seen = []
+def with_segment(guest: SoftGuest, name: str, segment: Segment) -> None:
+    sregs = guest.vcpu.get_sregs()
+    setattr(sregs, name, segment)
+    guest.vcpu.set_sregs(sregs)
 
-        def emulate() -> None:
-            regs = guest.vcpu.get_regs()
-            seen.append((regs.rip, regs.rcx, regs.rdi, regs.rax))
-            regs.rip += len(bytes.fromhex(code))
-            regs.rcx = 0
-            guest.vcpu.set_regs(regs)
 
-        guest.vcpu.set_string_io(emulate)
-        guest.start(rcx=3, rdi=DATA, rsi=DATA)
+def fault_of(guest: SoftGuest, vector: int = 13) -> tuple[int, int]:
+    """Error code and EIP of a fault in 32-bit protected mode."""
+    guest.handler(vector, bytes.fromhex("58 5b f4"))  # pop eax; pop ebx; hlt
+    regs = guest.halts()
+    return regs.rax, regs.rbx
+
+
+@pytest.mark.parametrize(
+    ("segment", "done"),
+    [
+        (Segment(DATA, 7, 0x10, 3, db=1), 4),  # two words more than the limit allows
+        (Segment(DATA, 8, 0x10, 3, db=1), 4),  # half a word more
+        (Segment(DATA, 0xFFF, 0x10, 7, db=1), 0),  # expand-down: the wrong side
+        (Segment(DATA, 0xFFFF, 0x10, 1, db=1), 0),  # read-only
+        (Segment(DATA, 0xFFFF, 8, 0xB, db=1), 0),  # code
+        (Segment(unusable=1), 0),  # null
+    ],
+)
+def test_ins_beyond_its_segment_faults_with_exact_registers(segment: Segment, done: int) -> None:
+    with soft_guest("66f36d eb fe") as guest:
+        stream = guest.bench.stream
+        guest.protected_mode(rcx=6)
+        with_segment(guest, "es", segment)
+        assert fault_of(guest) == (0, CODE)
+        regs = guest.vcpu.get_regs()
+        assert (regs.rcx, regs.rdi) == (6 - done, 2 * done)
+        assert guest.memory[DATA : DATA + 2 * done] == stream[: 2 * done]
+        assert sum(len(data) for *_, data in guest.bench.blocks) == 2 * done
+
+
+@pytest.mark.parametrize(("prefix", "name", "vector"), [("", "ds", 13), ("36", "ss", 12), ("2e", "cs", 13)])
+def test_outs_beyond_its_segment_faults_before_the_port(prefix: str, name: str, vector: int) -> None:
+    with soft_guest(prefix + "6e ebfe") as guest:
+        guest.protected_mode(rsi=0x20000)
+        kind = 0xB if name == "cs" else 3
+        with_segment(guest, name, Segment(0, 0x1FFFF, 8 if name == "cs" else 0x10, kind, db=1))
+        if name == "ss":
+            guest.start(rsi=0x20000, rsp=0x8000)
+        assert fault_of(guest, vector) == (0, CODE)
+        assert not guest.bench.log
+
+
+def test_a_word_at_the_end_of_a_real_mode_segment_is_a_fault() -> None:
+    with soft_guest("6d ebfe") as guest:
+        guest.vector(13, DATA)
+        guest.place(DATA, HLT)
+        guest.start(rdi=0xFFFF)
         regs = guest.halts()
-        assert seen == [(CODE + 1, 3, DATA, 1)]
-        assert (regs.rcx, regs.rip) == (0, CODE + 2 + len(bytes.fromhex(code)))
-        assert not guest.bench.log and not guest.bench.blocks
+        assert guest.word(regs.rsp, 2) == CODE
+        assert not guest.bench.log
 
 
-def test_an_emulator_may_raise_an_exception_in_the_guest() -> None:
-    with soft_guest("6c eb fe") as guest:
-        guest.protected_mode(rdi=DATA)
-        guest.vcpu.set_string_io(lambda: guest.vcpu.inject_exception(13, 0x50))
-        guest.handler(13, bytes.fromhex("58 5b f4"))  # pop eax (error code); pop ebx (EIP); hlt
+def test_a_misaligned_element_can_be_checked() -> None:
+    with soft_guest("66f36d ebfe") as guest:
+        guest.protected_mode(ring=3)
+        sregs = guest.vcpu.get_sregs()
+        sregs.cr0 |= 1 << 18  # AM
+        guest.vcpu.set_sregs(sregs)
+        guest.start(rdi=DATA + 1, rcx=2, rflags=0x43002)  # AC, IOPL 3
+        assert fault_of(guest, 17) == (0, CODE)
+        assert not guest.bench.log
+
+
+def test_the_second_page_of_an_element_may_fault() -> None:
+    with soft_guest("f36d ebfe") as guest:
+        guest.long_mode(rdi=0x1FFFF8 - 2, rcx=4)  # the last two bytes of the third dword are not mapped
+        guest.vm.set_user_memory_region(1, 0x1FF000, mmap.mmap(-1, 0x1000), 0, 0x1000)
+        guest.handler(14, bytes.fromhex("58 0f20d3 f4"))  # pop rax; mov rbx, cr2; hlt
         regs = guest.halts()
-        assert (regs.rax, regs.rbx) == (0x50, CODE)
+        assert (regs.rax, regs.rbx) == (2, 0x200000)
+        assert (regs.rcx, regs.rdi) == (2, 0x1FFFFE)
+        assert sum(len(data) for *_, data in guest.bench.blocks) == 8
 
 
-def test_what_an_emulator_raises_comes_out_of_run() -> None:
-    with soft_guest("6c f4") as guest:
+def test_an_io_breakpoint_traps_behind_each_element() -> None:
+    with soft_guest("f36c f4") as guest:
+        # mov dr0, port; cr4.de; dr7: I/O, one byte, enabled
+        setup = "b8f0020000 0f23c0 0f20e0 83c808 0f22e0 b802000200 0f23f8 f36c f4"
+        guest.place(CODE, bytes.fromhex(setup))
+        guest.protected_mode(rdi=DATA, rcx=2)
+        guest.handler(1, bytes.fromhex("43 cf"))  # inc ebx; iret
+        assert guest.halts().rbx == 2
 
-        def emulate() -> None:
-            raise ZeroDivisionError
 
-        guest.vcpu.set_string_io(emulate)
-        with pytest.raises(ZeroDivisionError):
-            guest.run()
-        guest.vcpu.set_string_io(None)
+def test_ins_into_a_device_writes_it_once_and_reads_the_port_once() -> None:
+    with soft_guest("f36d f4") as guest:
+        writes: list[tuple[int, int, int]] = []
+
+        class Window:
+            def mmio_read(self, offset: int, size: int) -> int:
+                return 0
+
+            def mmio_write(self, offset: int, size: int, value: int) -> None:
+                writes.append((offset, size, value))
+
+        guest.mmio.attach(MEMORY, 0x1000, Window(), "window")
+        guest.bench.stream = bytes([0, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0])
+        guest.protected_mode(rdi=MEMORY, rcx=3)
         guest.halts()
+        assert writes == [(0, 4, 0), (4, 4, 0x04030201), (8, 4, 0)]
+
+
+def test_outs_from_a_device_reads_it_once() -> None:
+    with soft_guest("f36f f4") as guest:
+        reads: list[tuple[int, int]] = []
+
+        class Window:
+            def mmio_read(self, offset: int, size: int) -> int:
+                reads.append((offset, size))
+                return 0x1000 + offset
+
+            def mmio_write(self, offset: int, size: int, value: int) -> None:
+                raise AssertionError
+
+        guest.mmio.attach(MEMORY, 0x1000, Window(), "window")
+        guest.protected_mode(rsi=MEMORY, rcx=2)
+        guest.halts()
+        assert reads == [(0, 4), (4, 4)]
+        assert [value for *_, value in guest.bench.log] == [0x1000, 0x1004]
+
+
+def test_the_emulator_respects_the_a20_gate_and_doorbells() -> None:
+    with soft_guest("f36f f4") as guest:
+        fd = os.eventfd(0, os.EFD_NONBLOCK)
+        guest.vm.ioeventfd(fd, PORT, 4, datamatch=0x04030201)
+        guest.protected_mode()
+        guest.vcpu.set_a20(False)
+        guest.place(DATA + 0xFFD, bytes(range(1, 9)))  # misaligned across a page
+        guest.start(rsi=0x100000 + DATA + 0xFFD, rcx=1)
+        guest.halts()
+        assert os.eventfd_read(fd) == 1
+        os.close(fd)
+        assert not guest.bench.log
+
+
+def test_a_long_string_lets_interrupts_in() -> None:
+    with soft_guest("f36c f4") as guest:
+        lines = Lines(guest.vcpu)
+        guest.protected_mode(rdi=DATA, rcx=0x2800)
+        guest.handler(0x20, bytes.fromhex("89cb f4"))  # mov ebx, ecx; hlt
+
+        def read_block(offset: int, size: int, count: int) -> bytes:
+            lines.request(0x20)
+            return bytes(size * count)
+
+        guest.bench.read_block = read_block  # type: ignore[method-assign]
+        guest.start(rdi=DATA, rcx=0x2800, rflags=0x202)
+        regs = guest.halts()
+        assert regs.rbx == 0x1800
+        assert guest.word(regs.rsp, 4) == CODE
 
 
 # --- failures -----------------------------------------------------------------------------------------------
@@ -367,9 +476,8 @@ def breaking(guest: SoftGuest, error: BaseException) -> None:
     def write(_offset: int, _size: int, _value: int) -> None:
         raise error
 
-    guest.bench.read = read  # type: ignore[method-assign]
-    guest.bench.write = write  # type: ignore[method-assign]
-    guest.ports.remap(guest.bench, [PortRange(PORT, 16, (1, 2, 4))])
+    guest.bench.on_read = read
+    guest.bench.on_write = write
 
 
 @pytest.mark.parametrize("code", ["ec", "ee", "ed", "6c", "6e"])
@@ -381,7 +489,8 @@ def test_a_handler_that_raises_is_reported_and_the_read_is_all_ones(code: str) -
         breaking(guest, RuntimeError("broken"))
         guest.start(rdi=DATA, rsi=DATA)
         regs = guest.halts()
-        assert len(failures) == 1 and "broken" in failures[0]
+        assert len(failures) == 1
+        assert "broken" in failures[0]
         if code == "ed":
             assert regs.rax == 0xFFFF
 
@@ -446,8 +555,7 @@ def test_a_handler_cannot_run_or_change_the_cpu() -> None:
                     complaints.append(str(error))
             return 5
 
-        guest.bench.read = read  # type: ignore[method-assign]
-        guest.ports.remap(guest.bench, [PortRange(PORT, 1)])
+        guest.bench.on_read = read
         assert guest.halts().rax == 5
         assert complaints == ["the virtual CPU is running"] * 4
 
@@ -460,8 +568,7 @@ def test_a_handler_sees_the_registers_at_its_instruction() -> None:
             seen.append(guest.vcpu.get_regs())
             return 0
 
-        guest.bench.read = read  # type: ignore[method-assign]
-        guest.ports.remap(guest.bench, [PortRange(PORT, 1)])
+        guest.bench.on_read = read
         guest.halts()
         assert (seen[0].rip, seen[0].rax, seen[0].rflags & 1, seen[0].rsp) == (CODE + 3, 2, 1, STACK)
 
@@ -473,13 +580,15 @@ def test_a_handler_sees_the_registers_at_its_instruction() -> None:
 def test_a_kick_in_a_handler_stops_the_guest_right_behind_the_access(code: str) -> None:
     with soft_guest(bytes.fromhex(code) + b"\x43\x43" + HLT) as guest:
 
-        def kick(*_: int) -> int:
+        def read(_offset: int, _size: int) -> int:
             guest.vcpu.kick()
             guest.bench.log.append(("kick", 0, 0, 0))
             return 0x77
 
-        guest.bench.read = guest.bench.write = kick  # type: ignore[method-assign, assignment]
-        guest.ports.remap(guest.bench, [PortRange(PORT, 1)])
+        def write(offset: int, size: int, _value: int) -> None:
+            read(offset, size)
+
+        guest.bench.on_read, guest.bench.on_write = read, write
         assert guest.run() == ExitReason.INTR
         regs = guest.vcpu.get_regs()
         assert (regs.rip, regs.rbx) == (CODE + 1, 0)

@@ -71,7 +71,7 @@ grep ttyS /proc/interrupts | sed 's/^/IRQ /'
         placed = server.machine.tables.blob.placed(TABLES_ADDRESS)
     epoch = int(re.findall(r"^EPOCH (\d+)", text, re.MULTILINE)[0])
     assert 0 <= now - epoch < 20
-    assert "IPMI 00 20 81 02 10 02 8f" in text
+    assert "IPMI 00 20 01 02 10 02 8f" in text
     for signature in ("DSDT", "FACP", "APIC", "ERST"):
         start = placed.index(signature.encode())
         length = int.from_bytes(placed[start + 4 : start + 8], "little")

@@ -19,6 +19,7 @@ from portvisor.cli.guest import MIB, command_handler, open_disk
 from portvisor.cli.listing import print_diff, print_score
 from portvisor.cli.parameters import SIZE_TYPE
 from portvisor.cli.pc_demo import boot_pc
+from portvisor.cli.recording import recorded, recording_clock, trace_options
 from portvisor.guest.debian import MARK_BEGIN, MARK_END, build_initramfs, debian_kernel, listing_plan
 from portvisor.guest.errors import GuestFileError
 from portvisor.guest.linux import LinuxGuest
@@ -60,6 +61,8 @@ class BootOptions:
     sata: tuple[str, ...]
     ssata: tuple[str, ...]
     records: str | None
+    trace: str | None
+    trace_filter: tuple[str, ...]
 
 
 class ListingPort(BufferedChar):
@@ -115,10 +118,12 @@ class ListingPort(BufferedChar):
 @click.option("--sata", multiple=True, metavar="IMAGE[,MODE]", help="A disk on 00:1f.2; MODE cow, ro or rw.")
 @click.option("--ssata", multiple=True, metavar="IMAGE[,MODE]", help="A disk on 00:11.4.")
 @click.option("--records", metavar="FILE", help="Keep the error records of panics in FILE.")
+@trace_options
 def boot(machine: str, memory: int | None, variant: str, **values: Any) -> None:
     """Boot a guest and show its /proc/ioports beside the seed's, row by row."""
     if machine == "pc":
-        sys.exit(boot_pc(values["engine"], memory or 64 * MIB, values["timeout"]))
+        tracing = {"trace": values["trace"], "trace_filter": values["trace_filter"]}
+        sys.exit(boot_pc(values["engine"], memory or 64 * MIB, values["timeout"], **tracing))
     options = BootOptions(memory=memory or DEFAULT_MEMORY, variant=Variant(variant), **values)
     try:
         guest = _guest(options)
@@ -175,8 +180,10 @@ def _boot(options: BootOptions, guest: LinuxGuest, stack: ExitStack) -> int:
                 ssata=[stack.enter_context(open_disk(spec)) for spec in options.ssata],
                 records=FileRecords(options.records) if options.records else MemoryRecords(),
             ),
+            recording_clock(options.trace),
         )
     )
+    stack.enter_context(recorded(machine, options.trace, options.trace_filter))
     machine.on_message = warn
     warn(f"booting {guest.kernel_label} on machine poweredge, engine {engine.name}")
     start = time.monotonic()

@@ -8,8 +8,9 @@ from portvisor.guest.errors import GuestFileError
 from portvisor.guest.packages import PackageError
 from portvisor.kvm.api import EngineError
 from portvisor.ports.ioports import IoportsError
+from portvisor.trace.errors import TraceError
 
-USER_ERRORS = (EngineError, ImageError, BackendError, PackageError, IoportsError, GuestFileError)
+USER_ERRORS = (EngineError, ImageError, BackendError, PackageError, IoportsError, GuestFileError, TraceError)
 
 
 def describe(error: BaseException) -> str | None:

@@ -14,6 +14,7 @@ import click
 from portvisor.backends.char import FileChar, HostChar, TeeChar
 from portvisor.backends.image import FileImage, ImageMode
 from portvisor.cli.parameters import SIZE_TYPE, TEXT_AND_KEYS
+from portvisor.cli.recording import recorded, trace_options
 from portvisor.cli.screen import ScreenConsole
 from portvisor.cli.script import Script
 from portvisor.cli.serial import SPECS, open_serial
@@ -43,11 +44,13 @@ class GuestOptions:
     when: tuple[tuple[str, str], ...]
     until: str | None
     screenshot: str | None
+    trace: str | None = None
+    trace_filter: tuple[str, ...] = ()
 
 
 def guest_options(memory: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: the common options, collected into one `options` argument."""
-    decorators = [
+    decorators: list[Callable[[Any], Any]] = [
         click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
                      help="What executes the guest; auto takes KVM if it is fast."),
         click.option("--memory", type=SIZE_TYPE, default=memory, show_default=f"{memory // MIB}M",
@@ -64,6 +67,7 @@ def guest_options(memory: int) -> Callable[[Callable[..., Any]], Callable[..., A
                      help="Press KEYS (down,enter) once TEXT is seen on COM1 or the screen; can be repeated."),
         click.option("--until", metavar="TEXT", help="Stop, with status 0, once TEXT is seen."),
         click.option("--screenshot", metavar="FILE", help="Save the screen at the end: .png or .txt."),
+        trace_options,
     ]  # fmt: skip
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,16 +184,20 @@ def run_guest(machine: PcLike, options: GuestOptions, streams: Streams) -> Outco
     streams.copy.listener = script.saw_serial
     if sys.stdin.isatty():
         warn("Ctrl-A x ends the machine, Ctrl-A r resets it")
-    if options.screen:
-        with ScreenConsole(machine, command_handler(machine)) as console:
-            machine.inputs.append(console)
-            outcome = machine.run(options.timeout)
-    else:
-        outcome = machine.run(options.timeout)
+    with recorded(machine, options.trace, options.trace_filter):
+        outcome = _run(machine, options)
     if options.screenshot:
         _save_screen(machine, Path(options.screenshot))
     warn(str(outcome))
     return outcome
+
+
+def _run(machine: PcLike, options: GuestOptions) -> Outcome:
+    if not options.screen:
+        return machine.run(options.timeout)
+    with ScreenConsole(machine, command_handler(machine)) as console:
+        machine.inputs.append(console)
+        return machine.run(options.timeout)
 
 
 def _save_screen(machine: PcLike, path: Path) -> None:

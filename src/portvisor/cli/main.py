@@ -14,6 +14,8 @@ from portvisor.cli.explain import explain_command
 from portvisor.cli.ioports import ioports
 from portvisor.cli.qtest import qtest
 from portvisor.cli.run import run
+from portvisor.cli.trace_formats import export_trace, import_trace
+from portvisor.cli.traces import diff, replay, report
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,7 +24,9 @@ def cli() -> None:
     """Run x86 guests on machines whose port-I/O hardware is written in Python."""
 
 
-for command in (boot, run, ioports, engines, explain_command, qtest):
+TRACE_COMMANDS = (report, replay, diff, export_trace, import_trace)
+
+for command in (boot, run, ioports, engines, explain_command, qtest, *TRACE_COMMANDS):
     cli.add_command(command)
 
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from portvisor.backends.image import MemoryImage
 from portvisor.cli.guest import GuestOptions, Streams, run_guest
+from portvisor.cli.recording import recording_clock
 from portvisor.cli.run import stock_firmware
 from portvisor.guest.grub_disk import build_grub_disk
 from portvisor.guest.packages import PackageCache, PackageError
@@ -20,11 +21,20 @@ PORTPROBE_STATUS = 0x21
 """Exit status with which portprobe leaves: it wrote 10h to the exit port."""
 
 
-def boot_pc(engine_name: str, memory: int, timeout: float | None, *, portprobe: bool = False) -> int:
+def boot_pc(
+    engine_name: str,
+    memory: int,
+    timeout: float | None,
+    *,
+    portprobe: bool = False,
+    trace: str | None = None,
+    trace_filter: tuple[str, ...] = (),
+) -> int:
     """Run the demonstration; the exit status."""
     options = GuestOptions(
         engine=engine_name, memory=memory, serial="stdio", serial2="none", screen=False, debug=None,
         timeout=timeout, no_reboot=False, strict=False, when=(), until=None, screenshot=None,
+        trace=trace, trace_filter=trace_filter,
     )  # fmt: skip
     with ExitStack() as stack:
         streams = Streams(options, stack)
@@ -51,6 +61,7 @@ def boot_pc(engine_name: str, memory: int, timeout: float | None, *, portprobe: 
                     serial=streams.serial,
                     on_debug=streams.on_debug,
                 ),
+                recording_clock(trace),
             )
         )
         outcome = run_guest(machine, options, streams)

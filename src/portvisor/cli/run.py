@@ -10,6 +10,7 @@ import click
 from portvisor.backends.image import FileImage, ImageMode
 from portvisor.cli.guest import MIB, GuestOptions, guest_options, open_disk, open_streams, run_guest
 from portvisor.cli.parameters import ADDRESS
+from portvisor.cli.recording import recording_clock
 from portvisor.guest.errors import GuestFileError
 from portvisor.guest.packages import package_file
 from portvisor.guest.programs import NAMES, load_program
@@ -92,6 +93,7 @@ def run(
                     boot=("disk", "cdrom") if images else ("cdrom", "disk"),
                     strict=options.strict,
                 ),
+                recording_clock(options.trace),
             )
         )
         outcome = run_guest(machine, options, streams)

@@ -1,13 +1,21 @@
 """Baseboard management controller: answers to IPMI commands, whatever interface they come through.
 
-Source: IPMI 2.0 revision 1.1 (command tables of appendix G; chapters 20-22, 28, 31, 33, 35).
+Source: IPMI 2.0 revision 1.1 (command tables of appendix G; chapters 20-22, 27, 28, 31, 33-35).
 
-A request is NetFn/LUN, command and data; a response NetFn+1/LUN, command, completion code and data. What is
-answered: App (device id, self test, ACPI power state, watchdog timer, global enables, message flags, GUIDs,
-channel info), Chassis (status, control, restart cause), Sensor/Event (readings and thresholds), Storage (SDR
-repository, SEL with its clock, one FRU). A device without ports: it hangs on a KCS interface.
+A request is NetFn/LUN, command and data; a response NetFn+1/LUN, command, completion code and data. A device
+without ports: it hangs on a KCS interface.
 
-Not modelled: bridging (Send Message), users and sessions, LAN, event generation by thresholds, firmware update.
+| NetFn | answered commands |
+|---|---|
+| 00 chassis | 00 capabilities, 01 status, 02 control, 04 identify, 07 restart cause, 0F power-on hours |
+| 04 sensor | 27 thresholds, 2D reading |
+| 06 app | 01 device id, 02/03 cold and warm reset, 04 self test, 06/07 ACPI power state, 08/37 GUIDs |
+| | 22/24/25 watchdog, 2E/2F global enables, 30/31 message flags, 33 get message, 35 event message buffer |
+| | 42 channel info |
+| 0A storage | 10/11 FRU, 20/22/23/28 SDR repository, 40/42/43/44/47/48/49 event log |
+
+Not modelled: bridging (Send Message), users and sessions, LAN, readings that change, events by thresholds,
+setting thresholds or FRU data, firmware update, the diagnostic interrupt of Chassis Control.
 """
 
 from __future__ import annotations
@@ -16,69 +24,71 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from portvisor.devices.ipmi_codes import (
+    COMMAND_SPECIFIC,
+    INVALID_COMMAND,
+    INVALID_FIELD,
+    INVALID_LUN,
+    NOT_PRESENT,
+    OK,
+    TOO_MANY_BYTES,
+    Refusal,
+    Reservation,
+    need,
+    part,
+)
+from portvisor.devices.ipmi_records import SDR_VERSION, SENSORS, Sensor, fru_information, sensor_record
+from portvisor.devices.ipmi_sel import (
+    FIRST_ENTRY,
+    LAST_ENTRY,
+    RESERVE_SUPPORTED,
+    UNSPECIFIED_TIME,
+    EventLog,
+    SelState,
+)
+from portvisor.devices.ipmi_watchdog import (
+    ACTION_MASK,
+    ACTIONS,
+    DONT_LOG,
+    MESSAGING,
+    USE_MASK,
+    WatchdogState,
+    WatchdogTimer,
+)
 from portvisor.ports import NS_PER_S, Clock, Device
 
 CHASSIS, SENSOR, APP, STORAGE = 0x00, 0x04, 0x06, 0x0A
+LUN_MASK, RESPONSE = 0x03, 0x04
+"""In the first byte of a message: LUN, and the bit that makes NetFn a response's."""
+RESPONSE_LIMIT = 255
+"""Bytes of a response, so that any interface can carry it."""
 
-OK, INVALID_COMMAND, INVALID_LUN = 0x00, 0xC1, 0xC2
-RESERVATION_CANCELED, BAD_LENGTH, OUT_OF_RANGE, NOT_PRESENT, INVALID_FIELD = 0xC5, 0xC7, 0xC9, 0xCB, 0xCC
-OUT_OF_SPACE = 0xC4
+SYSTEM_INTERFACE, THIS_CHANNEL = 0xF, 0xE
+MESSAGE_BUFFER_EMPTY = COMMAND_SPECIFIC
+EVENT_BUFFER_INTERRUPT, EVENT_BUFFER_ENABLE, EVENT_LOG_ENABLE = 1 << 1, 1 << 2, 1 << 3
+GLOBAL_ENABLES_RESERVED = 1 << 4
+EVENT_BUFFER_FULL, WATCHDOG_PRETIMEOUT = 1 << 1, 1 << 3
+"""Message flags (22.4)."""
 
-EVENT_LOG_ENABLE = 1 << 3
-WATCHDOG_RUNNING = 1 << 6
-WATCHDOG_ACTIONS = ("none", "reset", "power down", "power cycle")
-FIRST_ENTRY, LAST_ENTRY = 0x0000, 0xFFFF
-SEL_CAPACITY = 512
-WHOLE_RECORD = 0xFF
 CONTROL_ACTIONS = {0: "power down", 1: "power up", 2: "power cycle", 3: "reset", 5: "soft off"}
+RESTARTS = frozenset({"power cycle", "reset"})
+CAUSE_CHASSIS_CONTROL, CAUSE_WATCHDOG = 1, 4
+IDENTIFY_SECONDS, IDENTIFY_FORCED = 15, 1
+IDENTIFY_SUPPORTED, IDENTIFY_TIMED, IDENTIFY_ON = 0x40, 0x10, 0x20
 
+SENSOR_SPECIFIC = 0x6F
+BOOT_INITIATED, WATCHDOG_2 = 0x1D, 0x23
+EXTENSION_IN_DATA_2, WATCHDOG_INTERRUPT = 0xC0, 8
 
-class Refusal(Exception):  # noqa: N818 - a completion code, not an error of ours
-    """A request that is answered with a completion code only."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"completion code {code:#04x}")
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Sensor:
-    """An analog sensor with a full SDR: value = raw * multiplier."""
-
-    number: int
-    name: str
-    kind: int
-    """Sensor type code (table 42-3): 01 temperature, 02 voltage, 04 fan."""
-    unit: int
-    """Base unit (table 43-15): 1 degrees C, 4 volts, 18 RPM."""
-    raw: int
-    multiplier: int = 1
-    exponent: int = 0
-    """Result exponent: value = raw * multiplier * 10^exponent."""
-    entity: int = 7
-    """Entity ID (table 43-13): 3 processor, 7 system board, 29 fan, 10 power supply."""
-    upper_critical: int = 0xFF
-    lower_critical: int = 0
-
-
-SENSORS = (
-    Sensor(1, "Inlet Temp", 1, 1, 23, upper_critical=47, lower_critical=3),
-    Sensor(2, "CPU1 Temp", 1, 1, 41, entity=3, upper_critical=90, lower_critical=3),
-    Sensor(3, "Fan1", 4, 18, 56, multiplier=100, entity=29, lower_critical=6),
-    Sensor(4, "Voltage 1", 2, 4, 115, multiplier=2, entity=10, upper_critical=132),
-)
+Handler = Callable[[bytes], bytes]
 
 
 @dataclass
-class Watchdog:
-    """BMC watchdog timer (chapter 27); times in ns of the clock."""
+class Identify:
+    """The chassis identify light: on for ever, or until a time of the clock."""
 
-    use: int = 0
-    action: int = 0
-    pretimeout: int = 0
-    expired_flags: int = 0
-    initial: int = 0
-    expires: int | None = None
+    forced: bool = False
+    until: int = 0
 
 
 class Bmc(Device):
@@ -88,20 +98,19 @@ class Bmc(Device):
 
     @dataclass
     class State:
-        """Everything that commands change; the SEL holds 16-byte records."""
+        """Everything that commands change."""
 
         global_enables: int = EVENT_LOG_ENABLE
         message_flags: int = 0
+        event_buffer: bytes = b""
         acpi_state: tuple[int, int] = (0, 0)
-        sel: list[bytes] = field(default_factory=list)
-        sel_next_id: int = 1
-        sel_offset: int = 0
-        sel_added: int = 0
-        sel_erased: int = 0
-        reservation: int = 0
-        watchdog: Watchdog = field(default_factory=Watchdog)
-        identify: bool = False
+        sel: SelState = field(default_factory=SelState)
+        sdr_reservation: Reservation = field(default_factory=Reservation)
+        watchdog: WatchdogState = field(default_factory=WatchdogState)
+        identify: Identify = field(default_factory=Identify)
         restart_cause: int = 0
+        next_restart_cause: int = 0
+        """What the restart that has been asked for will be put down to."""
 
     state: State
 
@@ -119,91 +128,174 @@ class Bmc(Device):
         self._clock = clock
         self._base_time = base_time
         self._on_chassis = on_chassis
+        self.on_attention: Callable[[bool, bool], None] | None = None
+        """Told (attention, interrupt) when message flags change: `IpmiKcs.set_attention`."""
         self._sensors = {sensor.number: sensor for sensor in sensors}
         self._guid = guid
-        self._fru = _fru(b"portvisor", b"PV-730", b"PV000001")
-        self._records = {index: _sensor_record(index, one) for index, one in enumerate(sensors, start=1)}
-        self._watchdog_timer = clock.timer(self._watchdog_expired, "bmc-watchdog")
+        self._fru = fru_information("portvisor", "PV-730", "1.0", "PV000001")
+        self._records = {index: sensor_record(index, one) for index, one in enumerate(sensors, start=1)}
+        self._log = EventLog(self.state.sel, self._unix_time)
+        self._watchdog = WatchdogTimer(
+            self.state.watchdog, clock, self._pretimeout, self._watchdog_expired, self._pretimeout_over
+        )
         self._commands = self._command_table()
-        self._log_boot()
+        self.log(BOOT_INITIATED, b"\x00")
 
     def reset(self) -> None:
-        """A host reset: the BMC is not part of it and keeps running."""
+        """A host reset: the BMC is not part of it, but its watchdog stops (27.4, completion code 80)."""
+        self._watchdog.stop()
+        self.state.restart_cause = self.state.next_restart_cause
+        self.state.next_restart_cause = 0
 
     def restored(self) -> None:
-        self._rearm()
+        self._log.state = self.state.sel
+        self._watchdog.state = self.state.watchdog
+        self._watchdog.rearm()
+        self._tell_attention(interrupt=False)
 
-    def _command_table(self) -> dict[tuple[int, int], Callable[[bytes], bytes]]:
+    def _command_table(self) -> dict[tuple[int, int], Handler]:
+        groups = (
+            (APP, self._app_commands()),
+            (APP, self._watchdog.commands()),
+            (CHASSIS, self._chassis_commands()),
+            (SENSOR, {0x27: self._sensor_thresholds, 0x2D: self._sensor_reading}),
+            (STORAGE, self._storage_commands()),
+            (STORAGE, self._log.commands()),
+        )
+        return {(net_fn, code): handler for net_fn, group in groups for code, handler in group.items()}
+
+    def _app_commands(self) -> dict[int, Handler]:
         return {
-            (APP, 0x01): self._device_id,
-            (APP, 0x02): lambda data: b"",
-            (APP, 0x03): lambda data: b"",
-            (APP, 0x04): lambda data: b"\x55\x00",
-            (APP, 0x06): self._set_acpi_state,
-            (APP, 0x07): lambda data: bytes(self.state.acpi_state),
-            (APP, 0x08): lambda data: self._guid,
-            (APP, 0x22): self._reset_watchdog,
-            (APP, 0x24): self._set_watchdog,
-            (APP, 0x25): self._get_watchdog,
-            (APP, 0x2E): self._set_global_enables,
-            (APP, 0x2F): lambda data: bytes([self.state.global_enables]),
-            (APP, 0x30): self._clear_message_flags,
-            (APP, 0x31): lambda data: bytes([self.state.message_flags]),
-            (APP, 0x37): lambda data: self._guid,
-            (APP, 0x42): self._channel_info,
-            (CHASSIS, 0x00): lambda data: bytes([0, 0x20, 0x20, 0x20, 0x20]),
-            (CHASSIS, 0x01): self._chassis_status,
-            (CHASSIS, 0x02): self._chassis_control,
-            (CHASSIS, 0x04): self._identify,
-            (CHASSIS, 0x07): lambda data: bytes([self.state.restart_cause, 0]),
-            (CHASSIS, 0x0F): self._power_on_hours,
-            (SENSOR, 0x27): self._sensor_thresholds,
-            (SENSOR, 0x2D): self._sensor_reading,
-            (STORAGE, 0x10): self._fru_info,
-            (STORAGE, 0x11): self._fru_read,
-            (STORAGE, 0x20): self._sdr_info,
-            (STORAGE, 0x22): self._reserve,
-            (STORAGE, 0x23): self._get_sdr,
-            (STORAGE, 0x28): lambda data: struct.pack("<I", self._now()),
-            (STORAGE, 0x40): self._sel_info,
-            (STORAGE, 0x42): self._reserve,
-            (STORAGE, 0x43): self._get_sel_entry,
-            (STORAGE, 0x44): self._add_sel_entry,
-            (STORAGE, 0x47): self._clear_sel,
-            (STORAGE, 0x48): lambda data: struct.pack("<I", self._now()),
-            (STORAGE, 0x49): self._set_sel_time,
+            0x01: self._device_id,
+            0x02: self._cold_reset,
+            0x03: lambda data: b"",
+            0x04: lambda data: b"\x55\x00",
+            0x06: self._set_acpi_state,
+            0x07: lambda data: bytes(self.state.acpi_state),
+            0x08: lambda data: self._guid,
+            0x2E: self._set_global_enables,
+            0x2F: lambda data: bytes([self.state.global_enables]),
+            0x30: self._clear_message_flags,
+            0x31: lambda data: bytes([self.state.message_flags]),
+            0x33: self._get_message,
+            0x35: self._read_event_buffer,
+            0x37: lambda data: self._guid,
+            0x42: self._channel_info,
+        }
+
+    def _chassis_commands(self) -> dict[int, Handler]:
+        return {
+            0x00: lambda data: bytes([0, 0x20, 0x20, 0x20, 0x20]),
+            0x01: self._chassis_status,
+            0x02: self._chassis_control,
+            0x04: self._identify,
+            0x07: lambda data: bytes([self.state.restart_cause, SYSTEM_INTERFACE]),
+            0x0F: self._power_on_hours,
+        }
+
+    def _storage_commands(self) -> dict[int, Handler]:
+        return {
+            0x10: self._fru_info,
+            0x11: self._fru_read,
+            0x20: self._sdr_info,
+            0x22: lambda data: self.state.sdr_reservation.make(),
+            0x23: self._get_sdr,
+            0x28: lambda data: struct.pack("<I", self._log.time()),
         }
 
     def execute(self, request: bytes) -> bytes:
         """Answer one request as it comes through a system interface."""
-        if len(request) < 2:
-            net_fn, command = (request[0] if request else 0), 0
-            return bytes([net_fn | 4, command, BAD_LENGTH])
-        net_fn, command, data = request[0], request[1], request[2:]
-        head = bytes([net_fn | 4, command])
-        handler = self._commands.get((net_fn >> 2, command))
-        if net_fn & 3:
-            return head + bytes([INVALID_LUN])
-        if handler is None:
-            return head + bytes([INVALID_COMMAND])
+        head = bytes(request[:2]).ljust(2, b"\0")
+        head = bytes((head[0] | RESPONSE, head[1]))
         try:
-            return head + bytes([OK]) + handler(data)
+            need(request, 2)
+            response = head + bytes([OK]) + self._handler(request[0], request[1])(request[2:])
+            if len(response) > RESPONSE_LIMIT:
+                raise Refusal(TOO_MANY_BYTES)
         except Refusal as refusal:
             return head + bytes([refusal.code])
+        return response
 
-    def _now(self) -> int:
-        return (self._base_time + self._clock.now() // NS_PER_S + self.state.sel_offset) & 0xFFFFFFFF
+    def _handler(self, net_fn: int, command: int) -> Handler:
+        if net_fn & LUN_MASK:
+            raise Refusal(INVALID_LUN)
+        handler = self._commands.get((net_fn >> 2, command))
+        if handler is None:
+            raise Refusal(INVALID_COMMAND)
+        return handler
+
+    def _unix_time(self) -> int:
+        return self._base_time + self._clock.now() // NS_PER_S
+
+    # --- events and message flags --------------------------------------------------------------------------------
+
+    def log(self, sensor_type: int, event_data: bytes, event_type: int = SENSOR_SPECIFIC) -> None:
+        """An event of the BMC itself goes into the event log and the event message buffer (22.1)."""
+        state = self.state
+        record = self._log.event(sensor_type, event_type, event_data)
+        if state.global_enables & EVENT_LOG_ENABLE:
+            record = self._log.add(record)
+        if state.global_enables & EVENT_BUFFER_ENABLE and not state.event_buffer:
+            state.event_buffer = record
+            self._raise_flag(EVENT_BUFFER_FULL, bool(state.global_enables & EVENT_BUFFER_INTERRUPT))
+
+    def _raise_flag(self, flag: int, interrupt: bool) -> None:
+        self.state.message_flags |= flag
+        self._tell_attention(interrupt=interrupt)
+
+    def _drop_flags(self, flags: int) -> None:
+        state = self.state
+        state.message_flags &= ~flags
+        if flags & EVENT_BUFFER_FULL:
+            state.event_buffer = b""
+        self._tell_attention(interrupt=False)
+
+    def _tell_attention(self, *, interrupt: bool) -> None:
+        if self.on_attention:
+            self.on_attention(bool(self.state.message_flags), interrupt)
+
+    def _clear_message_flags(self, data: bytes) -> bytes:
+        need(data, 1)
+        self._drop_flags(data[0])
+        return b""
+
+    def _get_message(self, data: bytes) -> bytes:
+        """The receive message queue: nobody sends messages here, so it is always empty."""
+        raise Refusal(MESSAGE_BUFFER_EMPTY)
+
+    def _read_event_buffer(self, data: bytes) -> bytes:
+        record = self.state.event_buffer
+        if not record:
+            raise Refusal(MESSAGE_BUFFER_EMPTY)
+        self._drop_flags(EVENT_BUFFER_FULL)
+        return record
 
     # --- App -----------------------------------------------------------------------------------------------------
 
     def _device_id(self, data: bytes) -> bytes:
-        """20.1: id 20h, SDRs, firmware 2.10, IPMI 2.0; sensor, SDR, SEL, FRU and chassis device."""
-        identity = struct.pack("<BBBBBB", 0x20, 0x81, 0x02, 0x10, 0x02, 0x8F)
+        """20.1: id 20, revision 1, firmware 2.10, IPMI 2.0; sensor, SDR, SEL, FRU and chassis device."""
+        identity = bytes((0x20, 0x01, 0x02, 0x10, 0x02, 0x8F))
         manufacturer, product = (674).to_bytes(3, "little"), struct.pack("<H", 0x0100)
         return identity + manufacturer + product
 
+    def _cold_reset(self, data: bytes) -> bytes:
+        """Settings go back to their defaults; the event log is non-volatile."""
+        self._watchdog.stop()
+        self._drop_flags(0xFF)
+        kept = self.state
+        kept.sel.reservation.cancel()
+        kept.sdr_reservation.cancel()
+        self.state = self.State(
+            sel=kept.sel,
+            sdr_reservation=kept.sdr_reservation,
+            restart_cause=kept.restart_cause,
+            next_restart_cause=kept.next_restart_cause,
+        )
+        self._watchdog.state = self.state.watchdog
+        return b""
+
     def _set_acpi_state(self, data: bytes) -> bytes:
-        _need(data, 2)
+        need(data, 2)
         system, device = self.state.acpi_state
         if data[0] & 0x80:
             system = data[0] & 0x7F
@@ -213,87 +305,67 @@ class Bmc(Device):
         return b""
 
     def _set_global_enables(self, data: bytes) -> bytes:
-        _need(data, 1)
-        self.state.global_enables = data[0] & 0xEF
-        return b""
-
-    def _clear_message_flags(self, data: bytes) -> bytes:
-        _need(data, 1)
-        self.state.message_flags &= ~data[0]
+        need(data, 1)
+        self.state.global_enables = data[0] & ~GLOBAL_ENABLES_RESERVED
         return b""
 
     def _channel_info(self, data: bytes) -> bytes:
-        """22.24: the only channel is the system interface, Fh (and Eh for "this one")."""
-        _need(data, 1)
-        if data[0] & 0xF not in (0xE, 0xF):
+        """22.24: the only channel is the system interface."""
+        need(data, 1)
+        if data[0] & 0xF not in (THIS_CHANNEL, SYSTEM_INTERFACE):
             raise Refusal(INVALID_FIELD)
-        return bytes([0xF, 0x0C, 0x05, 0x00, 0xF2, 0x1B, 0x00, 0xFF, 0xFF])
+        return bytes([SYSTEM_INTERFACE, 0x0C, 0x05, 0x00, 0xF2, 0x1B, 0x00, 0xFF, 0xFF])
 
-    # --- the watchdog timer (chapter 27) -------------------------------------------------------------------------
+    # --- what the watchdog does ----------------------------------------------------------------------------------
 
-    def _set_watchdog(self, data: bytes) -> bytes:
-        _need(data, 6)
-        watchdog = self.state.watchdog
-        keep_running = data[0] & WATCHDOG_RUNNING
-        watchdog.use, watchdog.action, watchdog.pretimeout = data[0] & 0x87, data[1] & 0x77, data[2]
-        watchdog.expired_flags &= ~data[3]
-        watchdog.initial = struct.unpack_from("<H", data, 4)[0] * (NS_PER_S // 10)
-        running = watchdog.expires is not None
-        watchdog.expires = self._clock.now() + watchdog.initial if keep_running and running else None
-        self._rearm()
-        return b""
+    def _pretimeout(self) -> None:
+        self._log_watchdog(WATCHDOG_INTERRUPT)
+        if self.state.watchdog.pretimeout_interrupt == MESSAGING:
+            self._raise_flag(WATCHDOG_PRETIMEOUT, True)
 
-    def _reset_watchdog(self, data: bytes) -> bytes:
-        watchdog = self.state.watchdog
-        if not watchdog.initial:
-            raise Refusal(0x80)
-        watchdog.expires = self._clock.now() + watchdog.initial
-        self._rearm()
-        return b""
-
-    def _get_watchdog(self, data: bytes) -> bytes:
-        watchdog = self.state.watchdog
-        running = WATCHDOG_RUNNING if watchdog.expires is not None else 0
-        left = watchdog.initial if watchdog.expires is None else max(0, watchdog.expires - self._clock.now())
-        tenth = NS_PER_S // 10
-        head = bytes([watchdog.use | running, watchdog.action, watchdog.pretimeout, watchdog.expired_flags])
-        return head + struct.pack("<HH", watchdog.initial // tenth, left // tenth)
-
-    def _rearm(self) -> None:
-        expires = self.state.watchdog.expires
-        if expires is None:
-            self._watchdog_timer.disarm()
-        else:
-            self._watchdog_timer.arm(expires)
+    def _pretimeout_over(self) -> None:
+        self._drop_flags(WATCHDOG_PRETIMEOUT)
 
     def _watchdog_expired(self) -> None:
+        action = self.state.watchdog.action & ACTION_MASK
+        self._log_watchdog(action)
+        if action:
+            self._chassis(ACTIONS[action], CAUSE_WATCHDOG)
+
+    def _log_watchdog(self, offset: int) -> None:
         watchdog = self.state.watchdog
-        watchdog.expires = None
-        watchdog.expired_flags |= 1 << (watchdog.use & 7)
-        action = watchdog.action & 7
-        if not watchdog.use & 0x80:
-            self.log(0x23, 0x6F, bytes([0xC0 | action, watchdog.use & 7, 0xFF]))
-        if 0 < action < len(WATCHDOG_ACTIONS):
-            self.state.restart_cause = 4
-            self._on_chassis(WATCHDOG_ACTIONS[action])
+        if not watchdog.use & DONT_LOG:
+            detail = watchdog.pretimeout_interrupt << 4 | watchdog.use & USE_MASK
+            self.log(WATCHDOG_2, bytes((EXTENSION_IN_DATA_2 | offset, detail)))
 
     # --- Chassis -------------------------------------------------------------------------------------------------
 
+    def _chassis(self, action: str, cause: int) -> None:
+        if action in RESTARTS:
+            self.state.next_restart_cause = cause
+        self._on_chassis(action)
+
     def _chassis_status(self, data: bytes) -> bytes:
-        identify = 0x50 if self.state.identify else 0x40
-        return bytes([0x01, 0x00, identify, 0x00])
+        identify = self.state.identify
+        light = 0
+        if identify.forced:
+            light = IDENTIFY_ON
+        elif identify.until > self._clock.now():
+            light = IDENTIFY_TIMED
+        return bytes([0x01, 0x00, IDENTIFY_SUPPORTED | light, 0x00])
 
     def _chassis_control(self, data: bytes) -> bytes:
-        _need(data, 1)
+        need(data, 1)
         action = CONTROL_ACTIONS.get(data[0] & 0xF)
         if action is None:
             raise Refusal(INVALID_FIELD)
-        self.state.restart_cause = 1
-        self._on_chassis(action)
+        self._chassis(action, CAUSE_CHASSIS_CONTROL)
         return b""
 
     def _identify(self, data: bytes) -> bytes:
-        self.state.identify = not data or data[0] > 0
+        seconds = data[0] if data else IDENTIFY_SECONDS
+        forced = bool(data[1:] and data[1] & IDENTIFY_FORCED)
+        self.state.identify = Identify(forced, self._clock.now() + seconds * NS_PER_S)
         return b""
 
     def _power_on_hours(self, data: bytes) -> bytes:
@@ -303,172 +375,52 @@ class Bmc(Device):
     # --- Sensor/Event --------------------------------------------------------------------------------------------
 
     def _sensor(self, data: bytes) -> Sensor:
-        _need(data, 1)
+        need(data, 1)
         sensor = self._sensors.get(data[0])
         if sensor is None:
             raise Refusal(NOT_PRESENT)
         return sensor
 
     def _sensor_reading(self, data: bytes) -> bytes:
+        """35.14: scanning is on, events are off."""
         sensor = self._sensor(data)
-        state = 0x10 if sensor.raw >= sensor.upper_critical else 0x02 if sensor.raw <= sensor.lower_critical else 0
-        return bytes([sensor.raw, 0xC0, 0xC0 | state])
+        return bytes([sensor.raw, 0x40, 0xC0 | sensor.crossed])
 
     def _sensor_thresholds(self, data: bytes) -> bytes:
+        """35.9: readable mask, then LNC, LC, LNR, UNC, UC, UNR."""
         sensor = self._sensor(data)
-        return bytes([0x12, 0, sensor.lower_critical, 0, 0, sensor.upper_critical, 0])
+        return bytes([sensor.thresholds, 0, sensor.lower_critical or 0, 0, 0, sensor.upper_critical or 0, 0])
 
     # --- Storage: SDR repository and FRU -------------------------------------------------------------------------
 
-    def _reserve(self, data: bytes) -> bytes:
-        self.state.reservation = self.state.reservation % 0xFFFF + 1
-        return struct.pack("<H", self.state.reservation)
-
-    def _check_reservation(self, wanted: int, *, partial: bool) -> None:
-        if (partial or wanted) and wanted != self.state.reservation:
-            raise Refusal(RESERVATION_CANCELED)
-
     def _sdr_info(self, data: bytes) -> bytes:
-        return struct.pack("<BHHIIB", 0x51, len(self._records), 0, 0, 0, 0x02)
+        count = len(self._records)
+        return struct.pack("<BHHIIB", SDR_VERSION, count, 0, UNSPECIFIED_TIME, UNSPECIFIED_TIME, RESERVE_SUPPORTED)
 
     def _get_sdr(self, data: bytes) -> bytes:
-        _need(data, 6)
+        need(data, 6)
         reservation, wanted, offset, count = struct.unpack_from("<HHBB", data)
-        self._check_reservation(reservation, partial=offset > 0)
-        ids = sorted(self._records)
+        if offset or reservation:
+            self.state.sdr_reservation.check(reservation)
         if wanted == FIRST_ENTRY:
-            wanted = ids[0]
+            wanted = 1
         elif wanted == LAST_ENTRY:
-            wanted = ids[-1]
+            wanted = len(self._records)
         if wanted not in self._records:
             raise Refusal(NOT_PRESENT)
         after = wanted + 1 if wanted + 1 in self._records else LAST_ENTRY
-        return struct.pack("<H", after) + _slice(self._records[wanted], offset, count)
+        return struct.pack("<H", after) + part(self._records[wanted], offset, count)
 
     def _fru_info(self, data: bytes) -> bytes:
-        _need(data, 1)
+        need(data, 1)
         if data[0]:
             raise Refusal(NOT_PRESENT)
         return struct.pack("<HB", len(self._fru), 0)
 
     def _fru_read(self, data: bytes) -> bytes:
-        _need(data, 4)
+        need(data, 4)
         if data[0]:
             raise Refusal(NOT_PRESENT)
         offset, count = struct.unpack_from("<HB", data, 1)
-        piece = _slice(self._fru, offset, count)
+        piece = part(self._fru, offset, count)
         return bytes([len(piece)]) + piece
-
-    # --- Storage: the system event log ---------------------------------------------------------------------------
-
-    def log(self, sensor_type: int, event_type: int, event_data: bytes) -> None:
-        """Append a system event record (32.1) of the BMC itself; a full log drops it."""
-        body = struct.pack("<IHBBBB", self._now(), 0x0020, 4, sensor_type, 0, event_type) + event_data.ljust(
-            3, b"\xff"
-        )
-        if len(self.state.sel) < SEL_CAPACITY:
-            self._append(2, body)
-
-    def _log_boot(self) -> None:
-        self.log(0x12, 0x6F, b"\x01")
-
-    def _append(self, record_type: int, body: bytes) -> int:
-        state = self.state
-        if len(state.sel) >= SEL_CAPACITY:
-            raise Refusal(OUT_OF_SPACE)
-        record_id = state.sel_next_id
-        state.sel_next_id = record_id % 0xFFFE + 1
-        state.sel.append(struct.pack("<HB", record_id, record_type) + body[:13].ljust(13, b"\xff"))
-        state.sel_added = self._now()
-        return record_id
-
-    def _sel_info(self, data: bytes) -> bytes:
-        state = self.state
-        free = (SEL_CAPACITY - len(state.sel)) * 16
-        return struct.pack("<BHHIIB", 0x51, len(state.sel), free, state.sel_added, state.sel_erased, 0x02)
-
-    def _get_sel_entry(self, data: bytes) -> bytes:
-        _need(data, 6)
-        reservation, wanted, offset, count = struct.unpack_from("<HHBB", data)
-        self._check_reservation(reservation, partial=offset > 0)
-        records = self.state.sel
-        if not records:
-            raise Refusal(NOT_PRESENT)
-        ids = [struct.unpack_from("<H", record)[0] for record in records]
-        if wanted in (FIRST_ENTRY, LAST_ENTRY):
-            index = 0 if wanted == FIRST_ENTRY else len(ids) - 1
-        elif wanted in ids:
-            index = ids.index(wanted)
-        else:
-            raise Refusal(NOT_PRESENT)
-        after = ids[index + 1] if index + 1 < len(ids) else LAST_ENTRY
-        return struct.pack("<H", after) + _slice(records[index], offset, count)
-
-    def _add_sel_entry(self, data: bytes) -> bytes:
-        _need(data, 16)
-        record_type, body = data[2], bytearray(data[3:16])
-        if record_type < 0xE0:
-            struct.pack_into("<I", body, 0, self._now())
-        return struct.pack("<H", self._append(record_type, bytes(body)))
-
-    def _clear_sel(self, data: bytes) -> bytes:
-        _need(data, 6)
-        reservation = struct.unpack_from("<H", data)[0]
-        self._check_reservation(reservation, partial=True)
-        if data[2:5] != b"CLR" or data[5] not in (0x00, 0xAA):
-            raise Refusal(INVALID_FIELD)
-        if data[5] == 0xAA:
-            self.state.sel.clear()
-            self.state.sel_erased = self._now()
-        return b"\x01"
-
-    def _set_sel_time(self, data: bytes) -> bytes:
-        _need(data, 4)
-        self.state.sel_offset += struct.unpack_from("<I", data)[0] - self._now()
-        return b""
-
-
-def _need(data: bytes, length: int) -> None:
-    if len(data) < length:
-        raise Refusal(BAD_LENGTH)
-
-
-def _slice(record: bytes, offset: int, count: int) -> bytes:
-    """Part of a record; FFh asks for the rest."""
-    if offset > len(record):
-        raise Refusal(OUT_OF_RANGE)
-    end = len(record) if count == WHOLE_RECORD else min(len(record), offset + count)
-    return record[offset:end]
-
-
-def _sensor_record(record_id: int, sensor: Sensor) -> bytes:
-    """Full sensor record (43.1)."""
-    key = struct.pack("<BBB", 0x20, 0, sensor.number)
-    readable = struct.pack("<HHH", 0x0204, 0x0204, 0x1212)
-    head = struct.pack("<BBBBBB", sensor.entity, 1, 0x7F, 0x68, sensor.kind, 0x01)
-    units = struct.pack("<BBBB", 0, sensor.unit, 0, 0)
-    factors = struct.pack("<BBBBBB", sensor.multiplier & 0xFF, 0, 0, 0, 0, (sensor.exponent & 0xF) << 4)
-    nominal = struct.pack("<BBBBBB", 0x01, sensor.raw, 0, 0, 0xFF, 0)
-    thresholds = struct.pack("<BBBBBB", 0, sensor.upper_critical, 0, 0, sensor.lower_critical, 0)
-    label = sensor.name.encode("ascii")[:16]
-    tail = struct.pack("<BBBBBB", 1, 1, 0, 0, 0, 0xC0 | len(label)) + label
-    body = key + head + readable + units + factors + nominal + thresholds + tail
-    return struct.pack("<HBBB", record_id, 0x51, 0x01, len(body)) + body
-
-
-def _area(content: bytes) -> bytes:
-    """A FRU area: padded to 8 bytes with its length and zero checksum."""
-    size = -(-(len(content) + 2) // 8) * 8
-    area = bytearray(content.ljust(size, b"\0"))
-    area[1] = size // 8
-    area[-1] = -sum(area) & 0xFF
-    return bytes(area)
-
-
-def _fru(maker: bytes, product: bytes, serial: bytes) -> bytes:
-    """FRU information with one product area (IPMI FRU storage definition 1.0)."""
-    fields = (maker, product, b"", b"1.0", serial, b"")
-    body = b"\x01\x00\x19" + b"".join(bytes([0xC0 | len(one)]) + one for one in fields) + b"\xc1"
-    header = bytearray(b"\x01\x00\x00\x00\x01\x00\x00\x00")
-    header[7] = -sum(header) & 0xFF
-    return bytes(header) + _area(body)

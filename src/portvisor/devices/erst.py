@@ -17,7 +17,10 @@ memory, and two of them write port B2 (APM_CNT), which stands for the SMI of a r
 | 18 BUSY, 20 STATUS | always 0; 0 ok, 1 no space, 3 failed, 4 store empty, 5 not found |
 | 28 CURRENT_ID, 30 COUNT | for GET_RECORD_IDENTIFIER and GET_RECORD_COUNT |
 | 38 RANGE, 40 LENGTH, 48 ATTRIBUTES | the error log address range |
-| 50 CURSOR | how many ids NEXT_ID has given since the last all ones |
+
+The page is guest memory and goes into a snapshot with it; how far NEXT_ID has come is the device's own state.
+The records themselves are as little part of a snapshot as the content of a disk. A device without ports: the
+APM chip calls `command`.
 
 Not modelled: NVRAM attributes (the range is ordinary memory), slow stores (BUSY never reads 1).
 """
@@ -25,13 +28,14 @@ Not modelled: NVRAM attributes (the range is ordinary memory), slow stores (BUSY
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
-from portvisor.ports import GuestMemory
+from portvisor.ports import Device, GuestMemory
 
 REGISTERS_LENGTH = 0x1000
 RANGE_LENGTH = 0x2000
-OPCODE, OFFSET, RECORD_ID, BUSY, STATUS, CURRENT_ID, COUNT, RANGE, LENGTH, ATTRIBUTES, CURSOR = range(0, 0x58, 8)
+OPCODE, OFFSET, RECORD_ID, BUSY, STATUS, CURRENT_ID, COUNT, RANGE, LENGTH, ATTRIBUTES = range(0, 0x50, 8)
 
 EXECUTE, NEXT_ID = 0x9C, 0x9D
 BEGIN_WRITE, BEGIN_READ, BEGIN_CLEAR, END, BEGIN_DUMMY_WRITE = 0, 1, 2, 3, 11
@@ -58,11 +62,22 @@ class RecordStore(Protocol):
         ...
 
 
-class Erst:
-    """The record store behind port B2; not on the port space itself (the APM chip calls `command`)."""
+class Erst(Device):
+    """The record store behind port B2."""
+
+    name = "erst"
+
+    @dataclass
+    class State:
+        """`cursor` is how many ids NEXT_ID has given since it last gave all ones."""
+
+        cursor: int = 0
+
+    state: State
 
     def __init__(self, memory: GuestMemory, store: RecordStore, registers: int) -> None:
         """`registers` is the guest-physical address of the register page; the log range follows it."""
+        super().__init__()
         self._memory = memory
         self._store = store
         self._registers = registers
@@ -74,10 +89,15 @@ class Erst:
 
     def reset(self) -> None:
         """Put the register page into its first state; the records stay."""
+        super().reset()
         self._memory.write(self._registers, bytes(REGISTERS_LENGTH))
         self._set(RANGE, self.range_base)
         self._set(LENGTH, RANGE_LENGTH)
         self._publish()
+
+    def restored(self) -> None:
+        """The store may hold other records than when the snapshot was taken."""
+        self._set(COUNT, len(self._store.records))
 
     def command(self, value: int) -> bool:
         """A write of `value` to APM_CNT; False if it is not for the store."""
@@ -102,10 +122,10 @@ class Erst:
 
     def _advance(self) -> None:
         ids = list(self._store.records)
-        cursor = min(self._get(CURSOR), len(ids))
-        at_end = cursor == len(ids)
+        cursor = self.state.cursor
+        at_end = cursor >= len(ids)
         self._set(CURRENT_ID, NO_RECORD if at_end else ids[cursor])
-        self._set(CURSOR, 0 if at_end else cursor + 1)
+        self.state.cursor = 0 if at_end else cursor + 1
 
     def _execute(self) -> int:
         opcode = self._get(OPCODE)
@@ -159,8 +179,12 @@ class Erst:
         records = dict(self._store.records)
         if not records:
             return EMPTY
-        if records.pop(self._get(RECORD_ID), None) is None:
+        wanted = self._get(RECORD_ID)
+        if wanted not in records:
             return NOT_FOUND
+        already_given = list(records).index(wanted) < self.state.cursor
+        del records[wanted]
         self._store.replace(records)
+        self.state.cursor -= already_given
         self._publish()
         return SUCCESS

@@ -142,7 +142,7 @@ class Counter:
         state.start = at
         state.element = state.reload & ~1 if state.mode == SQUARE_WAVE else state.reload
         state.running = bool(state.gate) or state.mode in TRIGGERED
-        state.expires = at + state.element if state.running else None
+        state.expires = at + state.element if state.running and state.mode not in PERIODIC else None
 
     def _decode(self, value: int) -> int:
         """A count as the number of pulses it stands for; 0 is the largest count."""
@@ -253,7 +253,8 @@ class Counter:
             return
         if state.mode not in PERIODIC or first:
             self._freeze(pulse)
-            state.expires = None
+            if state.mode == INTERRUPT_ON_TERMINAL_COUNT:
+                state.expires = None
             state.load_at = pulse + 1
         elif state.running:
             state.load_at = self._cycle_end(pulse)
@@ -357,7 +358,7 @@ class Counter:
         if state.mode in PERIODIC:
             return self._next_periodic_edge(pulse)
         expires = state.expires
-        if state.load_at is not None:
+        if state.load_at is not None and expires != pulse:
             expires = state.load_at + self._decode(state.count_register)
         if expires is None or state.mode in TRIGGERED:
             return None

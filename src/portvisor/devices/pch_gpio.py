@@ -1,6 +1,7 @@
 """General-purpose I/O block of a PCH: 128 bytes at GPIOBASE.
 
-Source: Intel C610 series PCH data sheet (330788), 12.10 "General Purpose I/O Registers".
+Source: Intel C610 series PCH data sheet (330788), 12.10 "General Purpose I/O Registers"; default values as in
+the 7 series data sheet (326776), whose block is the same.
 
 | offset | register (sets 1, 2, 3: pins 0-31, 32-63, 64-75) |
 |---|---|
@@ -12,7 +13,9 @@ Source: Intel C610 series PCH data sheet (330788), 12.10 "General Purpose I/O Re
 | 2C | GPI_INV |
 | 60, 64, 68 | GP_RST_SEL |
 
-An input pin reads its strap (`inputs`). Not modelled: blinking, serial blink transfers, NMI and SCI from pins.
+A pin whose IO_SEL bit is 1 reads its strap (`inputs`) and ignores writes to its level. The offsets between the
+registers are reserved: they read 0. Not modelled: blinking, serial blink transfers, NMI and SCI from pins, the
+choice of resets in GP_RST_SEL (every reset resets every pin).
 """
 
 from __future__ import annotations
@@ -28,14 +31,21 @@ WORDS = LENGTH // 4
 IO_SEL_OF_LEVEL = {0x0C: 0x04, 0x38: 0x34, 0x48: 0x44}
 NMI = 0x28
 NMI_STATUS_LANES = 0xFFFF0000
-RESET = {
-    0x00: 0xF96BA1FF, 0x04: 0xEEFF6EFF, 0x0C: 0x02FE0100, 0x18: 0x00040000, 0x24: 0, 0x30: 0x020300FF,
-    0x34: 0x1F57FFF4, 0x38: 0xA4AA0007, 0x40: 0x00000130, 0x44: 0x00000F00, 0x48: 0x000000C0,
+ALL, SET_3 = 0xFFFFFFFF, 0x00000FFF
+SERIAL_COMMAND = 0x00FF0000
+"""GP_SB_CMDSTS: 23:22 length, 21:16 rate; 8 busy and 0 go are over before they can be read."""
+REGISTERS = {
+    0x00: (0xB96BA1FF, ALL), 0x04: (0xEEFF6EFF, ALL), 0x0C: (0x02FE0100, ALL), 0x18: (0x00040000, ALL),
+    0x1C: (0, ALL), 0x20: (0x00080000, SERIAL_COMMAND), 0x24: (0, ALL), NMI: (0, 0xFFFF), 0x2C: (0, ALL),
+    0x30: (0x020300FF, ALL), 0x34: (0x1F57FFF4, ALL), 0x38: (0xA4AA0007, ALL),
+    0x40: (0x00000130, SET_3), 0x44: (0x00000FF0, SET_3), 0x48: (0x000000C0, SET_3),
+    0x60: (0x01000000, ALL), 0x64: (0, ALL), 0x68: (0, SET_3),
 }  # fmt: skip
+"""Default value and writable bits of every dword that is not reserved."""
 
 
 def _reset_words() -> list[int]:
-    return [RESET.get(4 * index, 0) for index in range(WORDS)]
+    return [REGISTERS.get(4 * index, (0, 0))[0] for index in range(WORDS)]
 
 
 class PchGpio(Device):
@@ -76,7 +86,8 @@ class PchGpio(Device):
             if index == len(free) or free[index] != free[index - 1] + 1:
                 first = free[start]
                 length = free[index - 1] - first + 1
-                pieces.append(PortRange(first, length, {1, 2, 4}, "gpio", first - base))
+                sizes = (1,) if (first - base) % 4 else (1, 2, 4)
+                pieces.append(PortRange(first, length, sizes, "gpio", first - base))
                 start = index
         return tuple(pieces)
 
@@ -84,22 +95,24 @@ class PchGpio(Device):
         index = offset & ~3
         value = self.state.words[index >> 2]
         if index in IO_SEL_OF_LEVEL:
-            select = IO_SEL_OF_LEVEL[index]
             pins = self._inputs >> 32 * list(IO_SEL_OF_LEVEL).index(index)
-            inputs = self.state.words[select >> 2]
+            inputs = self._input_pins(index)
             value = value & ~inputs | pins & inputs
         return value >> 8 * (offset & 3)
 
+    def _input_pins(self, level: int) -> int:
+        """Which pins of a GP_LVL register are inputs."""
+        return self.state.words[IO_SEL_OF_LEVEL[level] >> 2]
+
     def write(self, offset: int, size: int, value: int) -> None:
-        shift = 8 * (offset & 3)
-        lanes = ((1 << 8 * size) - 1) << shift & 0xFFFFFFFF
-        written = value << shift & lanes
-        words, index = self.state.words, offset >> 2
-        if offset & ~3 == NMI:
-            status = words[index] & NMI_STATUS_LANES & ~written
-            words[index] = (words[index] & ~lanes | written) & ~NMI_STATUS_LANES | status
-        else:
-            words[index] = words[index] & ~lanes | written
+        shift, index = 8 * (offset & 3), offset & ~3
+        lanes = ((1 << 8 * size) - 1) << shift & REGISTERS.get(index, (0, 0))[1]
+        if index in IO_SEL_OF_LEVEL:
+            lanes &= ~self._input_pins(index)
+        words = self.state.words
+        words[index >> 2] = words[index >> 2] & ~lanes | value << shift & lanes
+        if index == NMI:
+            words[NMI >> 2] &= ~(value << shift & NMI_STATUS_LANES)
 
     def register_name(self, offset: int, size: int, write: bool) -> str:
         return self.REGISTERS.get(offset) or self.REGISTERS.get(offset & ~3, "")

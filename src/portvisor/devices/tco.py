@@ -5,8 +5,8 @@ Source: Intel C610 series PCH data sheet (330788), 12.9 "System Management TCO R
 | offset | register | |
 |---|---|---|
 | 00 | TCO_RLD | 16: reads the count 9:0; any write reloads it from TCO_TMR |
-| 02, 03 | TCO_DAT_IN, TCO_DAT_OUT | 8 |
-| 04 | TCO1_STS | 16, write 1 to clear: 2 TCO_INT, 3 TIMEOUT, 7 NEWCENTURY, 8 BIOSWR |
+| 02, 03 | TCO_DAT_IN, TCO_DAT_OUT | 8: a write sets SW_TCO_SMI, TCO_INT |
+| 04 | TCO1_STS | 16, write 1 to clear: 1 SW_TCO_SMI, 2 TCO_INT, 3 TIMEOUT, 7 NEWCENTURY, 8 BIOSWR |
 | 06 | TCO2_STS | 16, write 1 to clear: 0 INTRD_DET, 1 SECOND_TO, 2 BOOT |
 | 08 | TCO1_CNT | 16: 8 NMI_NOW, 9 NMI2SMI_EN, 11 TCO_TMR_HLT, 12 TCO_LOCK (sticky) |
 | 0A | TCO2_CNT | 16 |
@@ -14,8 +14,8 @@ Source: Intel C610 series PCH data sheet (330788), 12.9 "System Management TCO R
 | 10 | SW_IRQ_GEN | 8 |
 | 12 | TCO_TMR | 16: 9:0 reload value, reset 4 |
 
-First expiry: TIMEOUT is set and the count starts again; second: SECOND_TO, and the machine is reset unless
-GCS.NO_REBOOT is set. SECOND_TO survives the reset. The counter leaves reset halted, as a server's firmware
+First expiry: TIMEOUT is set and the count starts again; second without a write to TCO_RLD in between:
+SECOND_TO, and the machine is reset unless GCS.NO_REBOOT is set. SECOND_TO survives the reset. The counter leaves reset halted, as a server's firmware
 has left it when the operating system starts (the chip's own reset value is running). Not modelled: the SMI
 of the first expiry, NMIs, intruder detection, the effect of TCO_LOCK on SMI_EN.
 """
@@ -33,7 +33,7 @@ TICK_NS = 600_000_000
 COUNT_MASK = 0x3FF
 TCO_RLD, TCO_DAT, TCO1_STS, TCO2_STS, TCO1_CNT, TCO2_CNT = 0x00, 0x02, 0x04, 0x06, 0x08, 0x0A
 TCO_MESSAGE, TCO_WDCNT, SW_IRQ_GEN, TCO_TMR = 0x0C, 0x0E, 0x10, 0x12
-TIMEOUT, TCO1_STS_MASK = 1 << 3, 0x1F8F
+SW_TCO_SMI, TCO_INT_STS, TIMEOUT, TCO1_STS_MASK = 1 << 1, 1 << 2, 1 << 3, 0x1F8F
 SECOND_TO, BOOT, TCO2_STS_MASK = 1 << 1, 1 << 2, 0x1F
 TMR_HLT, TCO_LOCK, TCO1_CNT_MASK = 1 << 11, 1 << 12, 0x1F00
 TCO2_CNT_MASK = 0x3F
@@ -53,7 +53,10 @@ class Tco(Device):
 
     @dataclass
     class State:
-        """Registers; `expires` is the clock time of the next expiry, None while halted."""
+        """Registers; `expires` is the clock time of the next expiry, None while halted.
+
+        `expired_once`: the next expiry is the second one, unless TCO_RLD is written before.
+        """
 
         dat: int = 0
         sts1: int = 0
@@ -66,6 +69,7 @@ class Tco(Device):
         tmr: int = 4
         expires: int | None = None
         left: int = 4 * TICK_NS
+        expired_once: bool = False
 
     state: State
 
@@ -137,10 +141,11 @@ class Tco(Device):
     def _write_word(self, index: int, value: int, lanes: int) -> None:
         state = self.state
         if index == TCO_RLD:
-            state.sts1 &= ~TIMEOUT
+            state.expired_once = False
             self._reload()
         elif index == TCO_DAT:
             state.dat = state.dat & ~lanes | value
+            state.sts1 |= (SW_TCO_SMI if lanes & 0x00FF else 0) | (TCO_INT_STS if lanes & 0xFF00 else 0)
         elif index == TCO1_STS:
             state.sts1 &= ~(value & TCO1_STS_MASK)
         elif index == TCO2_STS:
@@ -193,9 +198,9 @@ class Tco(Device):
     def _expired(self) -> None:
         state = self.state
         state.expires = None
-        second = state.sts1 & TIMEOUT
         state.sts1 |= TIMEOUT
-        if not second:
+        state.expired_once = not state.expired_once
+        if state.expired_once:
             self._start(max(state.tmr, SHORTEST) * TICK_NS)
             return
         state.sts2 |= SECOND_TO

@@ -6,6 +6,8 @@ exit allocates nothing, and one 32-bit read gives direction, size and port.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from portvisor.kvm import abi
 from portvisor.kvm.abi import PIO_DATA
 from portvisor.kvm.api import MemoryBus, PortTables
@@ -30,77 +32,16 @@ OUT_32 = abi.KVM_EXIT_IO_OUT | 4 << 8
 class ExitHandler:
     """Carries the accesses that a vCPU left for to the ports and to the memory bus, and the replies back."""
 
-    __slots__ = (
-        "_bytes",
-        "_dwords",
-        "_memory",
-        "_ports",
-        "_quads",
-        "_read_1",
-        "_read_2",
-        "_read_4",
-        "_words",
-        "_write_1",
-        "_write_2",
-        "_write_4",
-    )
+    __slots__ = ("_bytes", "_dwords", "_memory", "_quads", "io")
 
     def __init__(self, kvm_run: memoryview, ports: PortTables, memory: MemoryBus) -> None:
         """`kvm_run` as in `api.Vcpu`."""
         self._bytes = kvm_run
-        self._words = kvm_run.cast("H")
         self._dwords = kvm_run.cast("I")
         self._quads = kvm_run.cast("Q")
-        self._ports = ports
         self._memory = memory
-        self._read_1, self._read_2, self._read_4 = ports.reads
-        self._write_1, self._write_2, self._write_4 = ports.writes
-
-    def io(self) -> None:
+        self.io: Callable[[], None] = _port_server(kvm_run, ports)
         """Serve KVM_EXIT_IO."""
-        dwords = self._dwords
-        access = dwords[IO_WORD]
-        kind = access & 0xFFFF
-        port = access >> 16
-        try:
-            if dwords[COUNT_WORD] != 1:
-                self._block(kind, port, dwords[COUNT_WORD])
-            elif kind == OUT_8:
-                write, offset = self._write_1[port]
-                write(offset, 1, self._bytes[PIO_DATA])
-            elif kind == IN_8:
-                read, offset = self._read_1[port]
-                self._bytes[PIO_DATA] = read(offset, 1) & 0xFF
-            elif kind == OUT_16:
-                write, offset = self._write_2[port]
-                write(offset, 2, self._words[DATA_16])
-            elif kind == IN_16:
-                read, offset = self._read_2[port]
-                self._words[DATA_16] = read(offset, 2) & 0xFFFF
-            elif kind == OUT_32:
-                write, offset = self._write_4[port]
-                write(offset, 4, dwords[DATA_32])
-            elif kind == IN_32:
-                read, offset = self._read_4[port]
-                dwords[DATA_32] = read(offset, 4) & 0xFFFFFFFF
-        except Exception as error:
-            self._failed(kind, port, error)
-
-    def _block(self, kind: int, port: int, count: int) -> None:
-        """A string instruction: its elements as one block, with size and count as the guest has them."""
-        size = kind >> 8
-        end = PIO_DATA + size * count
-        if kind & abi.KVM_EXIT_IO_OUT:
-            self._ports.write_block(port, size, bytes(self._bytes[PIO_DATA:end]))
-        else:
-            self._bytes[PIO_DATA:end] = self._ports.read_block(port, size, count)
-
-    def _failed(self, kind: int, port: int, error: Exception) -> None:
-        size = kind >> 8
-        write = bool(kind & abi.KVM_EXIT_IO_OUT)
-        value = self._ports.failed(port, size, write, error)
-        if not write:
-            self._bytes[PIO_DATA : PIO_DATA + size] = value.to_bytes(size, "little")
 
     def mmio(self) -> None:
         """Serve KVM_EXIT_MMIO."""
@@ -127,3 +68,58 @@ class ExitHandler:
                     data |= (self._memory.read(address + done, piece) & mask) << 8 * done
                 done += piece
         self._quads[MMIO_DATA_QUAD] = data
+
+
+def _port_server(kvm_run: memoryview, ports: PortTables) -> Callable[[], None]:
+    """`ExitHandler.io`: a closure, as its variables cost less than an object's attributes."""
+    data = kvm_run
+    words = kvm_run.cast("H")
+    dwords = kvm_run.cast("I")
+    read_1, read_2, read_4 = ports.reads
+    write_1, write_2, write_4 = ports.writes
+
+    def io() -> None:
+        access = dwords[IO_WORD]
+        kind = access & 0xFFFF
+        port = access >> 16
+        try:
+            if dwords[COUNT_WORD] != 1:
+                block(kind, port, dwords[COUNT_WORD])
+            elif kind == OUT_8:
+                write, offset = write_1[port]
+                write(offset, 1, data[PIO_DATA])
+            elif kind == IN_8:
+                read, offset = read_1[port]
+                data[PIO_DATA] = read(offset, 1) & 0xFF
+            elif kind == OUT_16:
+                write, offset = write_2[port]
+                write(offset, 2, words[DATA_16])
+            elif kind == IN_16:
+                read, offset = read_2[port]
+                words[DATA_16] = read(offset, 2) & 0xFFFF
+            elif kind == OUT_32:
+                write, offset = write_4[port]
+                write(offset, 4, dwords[DATA_32])
+            elif kind == IN_32:
+                read, offset = read_4[port]
+                dwords[DATA_32] = read(offset, 4) & 0xFFFFFFFF
+        except Exception as error:
+            failed(kind, port, error)
+
+    def block(kind: int, port: int, count: int) -> None:
+        """A string instruction: its elements as one block, with size and count as the guest has them."""
+        size = kind >> 8
+        end = PIO_DATA + size * count
+        if kind & abi.KVM_EXIT_IO_OUT:
+            ports.write_block(port, size, bytes(data[PIO_DATA:end]))
+        else:
+            data[PIO_DATA:end] = ports.read_block(port, size, count)
+
+    def failed(kind: int, port: int, error: Exception) -> None:
+        size = kind >> 8
+        write = bool(kind & abi.KVM_EXIT_IO_OUT)
+        value = ports.failed(port, size, write, error)
+        if not write:
+            data[PIO_DATA : PIO_DATA + size] = value.to_bytes(size, "little")
+
+    return io

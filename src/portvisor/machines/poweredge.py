@@ -199,8 +199,8 @@ class PowerEdge(PcLike):
     def _add_management(self) -> None:
         self.bmc = self.attach(Bmc(self.clock, int(self.options.base_time), self._chassis))
         self.kcs = self.attach(IpmiKcs(self.bmc.execute, base=layout.KCS_BASE, spacing=layout.KCS_SPACING))
-        self.erst = Erst(self.ram, self.options.records, ERST_BASE)
-        self.before_reset.append(self.erst.reset)
+        self.bmc.on_attention = self.kcs.set_attention
+        self.erst = self.attach(Erst(self.ram, self.options.records, ERST_BASE))
         self.fw_cfg = self.attach(FwCfg(self.ram, base=layout.FW_CFG_BASE))
         self.fw_cfg.add_integer(Key.RAM_SIZE, self.options.memory, 8)
         self.fw_cfg.add_integer(Key.NB_CPUS, 1, 2)

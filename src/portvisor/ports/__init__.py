@@ -13,7 +13,10 @@ from portvisor.ports.space import (
     Owner,
     PortConflictError,
     PortSpace,
+    PortTap,
+    ReadEntry,
     Unassigned,
+    WriteEntry,
 )
 
 __all__ = [
@@ -39,8 +42,10 @@ __all__ = [
     "PortRange",
     "PortRangeError",
     "PortSpace",
+    "PortTap",
     "Ram",
     "RamRegion",
+    "ReadEntry",
     "SharedIrq",
     "Snapshot",
     "SnapshotError",
@@ -48,4 +53,5 @@ __all__ = [
     "Unassigned",
     "VirtualClock",
     "WallClock",
+    "WriteEntry",
 ]

@@ -98,6 +98,18 @@ class MmioWindow:
     name: str
 
 
+class MmioTap(Protocol):
+    """Stands in front of the handlers, as `PortTap` does for ports."""
+
+    def read(self, window: MmioWindow, address: int, size: int) -> int:
+        """Have the window's handler serve a read."""
+        ...
+
+    def write(self, window: MmioWindow, address: int, size: int, value: int) -> None:
+        """Have the window's handler serve a write."""
+        ...
+
+
 class MmioSpace:
     """Memory-mapped windows by address. Unclaimed addresses read ones and ignore writes."""
 
@@ -106,6 +118,7 @@ class MmioSpace:
         self._bases: list[int] = []
         self.on_error: Callable[[str, BaseException], None] | None = None
         """Told (what, error) when a handler raises; the access then reads ones."""
+        self.tap: MmioTap | None = None
 
     @property
     def windows(self) -> tuple[MmioWindow, ...]:
@@ -149,6 +162,8 @@ class MmioSpace:
         if window is None:
             return ones
         try:
+            if self.tap is not None:
+                return self.tap.read(window, address, size) & ones
             return window.handler.mmio_read(address - window.base, size) & ones
         except Exception as error:
             self._failed(f"{window.name}: {size}-byte read at {address:#x}", error)
@@ -160,7 +175,10 @@ class MmioSpace:
         if window is None:
             return
         try:
-            window.handler.mmio_write(address - window.base, size, value)
+            if self.tap is not None:
+                self.tap.write(window, address, size, value)
+            else:
+                window.handler.mmio_write(address - window.base, size, value)
         except Exception as error:
             self._failed(f"{window.name}: {size}-byte write at {address:#x}", error)
 

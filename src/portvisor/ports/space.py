@@ -7,7 +7,7 @@ address first, down to bytes. A byte that nobody owns reads FF and ignores write
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -70,6 +70,37 @@ class Observer(Protocol):
         ...
 
 
+class PortTap(Protocol):
+    """Stands in front of the handlers: a recorder that is to cost less than an `Observer`.
+
+    Entries of the dispatch tables pass through it when they are made; blocks are served by it.
+    """
+
+    def read_entry(self, port: int, size: int, owner: Owner | None, entry: ReadEntry) -> ReadEntry:
+        """What to put in the table for IN; without an owner the access is split."""
+        ...
+
+    def write_entry(self, port: int, size: int, owner: Owner | None, entry: WriteEntry) -> WriteEntry:
+        """What to put in the table for OUT."""
+        ...
+
+    def open_read(self, function: Callable[[int, int], int]) -> Callable[[int, int], int]:
+        """What to call for an IN that nobody serves; the first argument is the port."""
+        ...
+
+    def open_write(self, function: Callable[[int, int, int], None]) -> Callable[[int, int, int], None]:
+        """What to call for an OUT that nobody serves."""
+        ...
+
+    def read_block(self, owner: Owner, port: int, size: int, count: int) -> bytes:
+        """Have the owner serve a block of INs."""
+        ...
+
+    def write_block(self, owner: Owner, port: int, size: int, data: bytes) -> None:
+        """Have the owner serve a block of OUTs."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A device model that raised."""
@@ -99,13 +130,14 @@ class PortSpace:
         self._devices: dict[Device, tuple[PortRange, ...]] = {}
         self._pending: dict[Device, tuple[PortRange, ...] | None] | None = None
         self._observers: list[Observer] = []
+        self._tap: PortTap | None = None
         self._depth = 0
-        open_read, open_write = self._open_read, self._open_write
-        open_reads: list[ReadEntry] = [(open_read, port) for port in range(TABLE_LENGTH)]
-        open_writes: list[WriteEntry] = [(open_write, port) for port in range(TABLE_LENGTH)]
-        self.reads = (open_reads, open_reads.copy(), open_reads.copy())
+        self._nobody_reads: Callable[[int, int], int] = self._open_read
+        self._nobody_writes: Callable[[int, int, int], None] = self._open_write
+        self.reads: tuple[list[ReadEntry], list[ReadEntry], list[ReadEntry]] = ([], [], [])
         """Flat dispatch tables, indexed by `size >> 1` and port: (function, offset). Updated in place."""
-        self.writes = (open_writes, open_writes.copy(), open_writes.copy())
+        self.writes: tuple[list[WriteEntry], list[WriteEntry], list[WriteEntry]] = ([], [], [])
+        self._open_tables()
 
     # --- access -----------------------------------------------------------------------------------
 
@@ -131,7 +163,10 @@ class PortSpace:
         if owner is None:
             return b"".join(self.read(port, size).to_bytes(size, "little") for _ in range(count))
         try:
-            data = bytes(owner.device.read_block(owner.offset, size, count))
+            if self._tap is None:
+                data = bytes(owner.device.read_block(owner.offset, size, count))
+            else:
+                data = self._tap.read_block(owner, port, size, count)
         except Exception as error:
             self.failed(port, size, False, error)
             data = b""
@@ -148,7 +183,10 @@ class PortSpace:
                 self.write(port, size, int.from_bytes(data[start : start + size], "little"))
             return
         try:
-            owner.device.write_block(owner.offset, size, data)
+            if self._tap is None:
+                owner.device.write_block(owner.offset, size, data)
+            else:
+                self._tap.write_block(owner, port, size, data)
         except Exception as error:
             self.failed(port, size, True, error)
         for observer in self._observers:
@@ -235,7 +273,7 @@ class PortSpace:
                 self._devices[device] = ranges
                 device.ports = ranges
         touched = {port for _, port, _ in undo}
-        self._refresh({port - back for port in touched for back in range(4) if port >= back})
+        self._refresh(_reaching(touched))
 
     def _place(self, wanted: PortRange, device: Device | None, undo: list[tuple[int, int, Owner | None]]) -> None:
         for size in wanted.sizes:
@@ -250,12 +288,12 @@ class PortSpace:
                 undo.append((size, port, present))
                 owners[port] = None if device is None else Owner(device, wanted, wanted.offset + port - wanted.base)
 
-    def _refresh(self, ports: Iterable[int]) -> None:
-        for port in ports:
-            for size in ACCESS_SIZES:
-                index = size >> 1
-                self.reads[index][port] = self._read_entry(port, size)
-                self.writes[index][port] = self._write_entry(port, size)
+    def _refresh(self, ports: Collection[int]) -> None:
+        for size in ACCESS_SIZES:
+            reads, writes = self.reads[size >> 1], self.writes[size >> 1]
+            for port in ports:
+                reads[port] = self._read_entry(port, size)
+                writes[port] = self._write_entry(port, size)
 
     def _covered(self, port: int, size: int) -> bool:
         """Whether any piece of the access has an owner."""
@@ -273,9 +311,14 @@ class PortSpace:
 
     def _plain_read_entry(self, port: int, size: int) -> ReadEntry:
         owner = self._owners[size][port]
+        entry: ReadEntry
         if owner is not None:
-            return (owner.device.read, owner.offset)
-        return (self._split_read if self._covered(port, size) else self._open_read, port)
+            entry = (owner.device.read, owner.offset)
+        elif self._covered(port, size):
+            entry = (self._split_read, port)
+        else:
+            return (self._nobody_reads, port)
+        return entry if self._tap is None else self._tap.read_entry(port, size, owner, entry)
 
     def _write_entry(self, port: int, size: int) -> WriteEntry:
         if self._observers:
@@ -284,9 +327,23 @@ class PortSpace:
 
     def _plain_write_entry(self, port: int, size: int) -> WriteEntry:
         owner = self._owners[size][port]
+        entry: WriteEntry
         if owner is not None:
-            return (owner.device.write, owner.offset)
-        return (self._split_write if self._covered(port, size) else self._open_write, port)
+            entry = (owner.device.write, owner.offset)
+        elif self._covered(port, size):
+            entry = (self._split_write, port)
+        else:
+            return (self._nobody_writes, port)
+        return entry if self._tap is None else self._tap.write_entry(port, size, owner, entry)
+
+    def _open_tables(self) -> None:
+        """All tables as if nobody owned a port."""
+        read, write = self._nobody_reads, self._nobody_writes
+        open_reads: list[ReadEntry] = [(read, port) for port in range(TABLE_LENGTH)]
+        open_writes: list[WriteEntry] = [(write, port) for port in range(TABLE_LENGTH)]
+        for reads, writes in zip(self.reads, self.writes, strict=True):
+            reads[:] = open_reads
+            writes[:] = open_writes
 
     # --- decode of what no owner takes whole --------------------------------------------------------
 
@@ -320,6 +377,18 @@ class PortSpace:
         """Undo `observe`."""
         self._observers.remove(observer)
         self._refresh(range(TABLE_LENGTH))
+
+    def tap(self, tap: PortTap | None) -> None:
+        """Put `tap` in front of all handlers, or take it away again."""
+        self._tap = tap
+        self._nobody_reads = tap.open_read(self._open_read) if tap else self._open_read
+        self._nobody_writes = tap.open_write(self._open_write) if tap else self._open_write
+        if self._observers:
+            self._refresh(range(TABLE_LENGTH))
+            return
+        self._open_tables()
+        owned = {port for owners in self._owners.values() for port, owner in enumerate(owners) if owner}
+        self._refresh(_reaching(owned))
 
     def _observed_read(self, port: int, size: int) -> int:
         function, offset = self._plain_read_entry(port, size)
@@ -366,3 +435,8 @@ class PortSpace:
             ((owned, device) for device, ranges in self._devices.items() for owned in ranges),
             key=lambda pair: (pair[0].base, -pair[0].length, pair[1].name),
         )
+
+
+def _reaching(ports: Iterable[int]) -> set[int]:
+    """Where an access may start that touches one of these ports."""
+    return {port - back for port in ports for back in range(4) if port >= back}

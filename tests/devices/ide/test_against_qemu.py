@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,9 +79,9 @@ class QemuDriver(AtaDriver):
 
     def get(self, register: int) -> int:
         if register == STATUS:
-            for _ in range(2_000):
-                if not self.alternate_status & BSY:
-                    break
+            deadline = time.monotonic() + TIMEOUT
+            while self.alternate_status & BSY:
+                assert time.monotonic() < deadline, "QEMU's drive stays busy"
         return super().get(register)
 
 
@@ -221,7 +222,10 @@ def _compare_media(pair: Pair) -> None:
 
 
 def take_attention(driver: AtaDriver) -> None:
-    driver.packet([0x00], device=1)
+    for _ in range(3):
+        if driver.packet([0x00], device=1).good:
+            return
+    raise AssertionError("the CD does not become ready")
 
 
 READ_ONLY_PACKETS = [

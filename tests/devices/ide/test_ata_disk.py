@@ -165,6 +165,8 @@ class TestIdentify:
         assert words[88] & 0x3F == 0x3F
         assert words[75] == 31
         assert words[76] & 0x0100
+        assert words[80:82] == [0x00F0, 0], "up to ATA-7, no minor version"
+        assert words[84] == words[87] == 0x4060
         assert words[93] == 0
 
     def test_settings_show(self, host: AtaHost) -> None:
@@ -492,8 +494,11 @@ class TestOtherCommands:
     def test_seek(self, host: AtaHost) -> None:
         host.lba28(3999)
         assert host.no_data(0x70).good
+        assert host.interrupts() == 1
         host.lba28(4000)
-        assert host.no_data(0x70).error == IDNF
+        result = host.no_data(0x70)
+        assert (result.status, result.error) == (FAILED, IDNF)
+        assert host.interrupts() == 1
 
     @pytest.mark.parametrize("count", [3, 17, 32, 255])
     def test_set_multiple_mode_takes_powers_of_two_up_to_16(self, host: AtaHost, count: int) -> None:

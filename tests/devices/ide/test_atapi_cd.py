@@ -319,7 +319,8 @@ class TestMedium:
     def test_header_alone_keeps_the_event(self, host: AtaHost) -> None:
         host.packet(EJECT)
         host.packet([0x4A, 1, 0, 0, 0x10, 0, 0, 0, 4])
-        assert host.packet(POLL_MEDIA).data[4] == 3
+        assert host.packet([0x4A, 1, 0, 0, 0x10, 0, 0, 0, 5]).data[4] == 3
+        assert host.packet(POLL_MEDIA).data[4] == 0
 
 
 class TestReads:
@@ -376,6 +377,7 @@ class TestReads:
             [0xBE, 0, 0, 0, 0, 0, 0, 0, 1, 0x10, 1],
         ):
             assert_check(host, host.packet(cdb), (5, 0x24, 0))
+        assert_check(host, host.packet([0xBE, 0, 0, 0, 0, 0, 1, 0, 1, 0x10]), (5, 0x21, 0))
 
     def test_seek(self, host: AtaHost) -> None:
         assert host.packet([0x2B, 0, 0, 0, 0, 119]).good
@@ -397,8 +399,8 @@ class TestInformation:
     def test_inquiry(self, host: AtaHost) -> None:
         data = host.packet([0x12, 0, 0, 0, 255]).data
         assert len(data) == data[4] + 5 == 36
-        assert (data[0], data[1]) == (5, 0x80)
-        assert data[8:32] == b"PVISOR  CD-ROM          "
+        assert data[:8] == bytes((5, 0x80, 0, 0x32, 31, 0, 0, 0))
+        assert data[8:] == b"PVISOR  CD-ROM          1.0 "
         assert host.packet([0x12, 0, 0, 0, 5]).data == data[:5]
         assert_check(host, host.packet([0x12, 1, 0, 0, 255]), (5, 0x24, 0))
 
@@ -430,6 +432,7 @@ class TestInformation:
         assert int.from_bytes(data[:2], "big") == len(data) - 2
         entries = [data[start : start + 11] for start in range(4, len(data), 11)]
         assert [entry[3] for entry in entries] == [0xA0, 0xA1, 0xA2, 1]
+        assert all(entry[:3] + entry[4:8] == bytes((1, 0x14, 0, 0, 0, 0, 0)) for entry in entries)
         assert [entry[8:] for entry in entries] == [b"\1\0\0", b"\1\0\0", bytes((0, 3, 45)), bytes((0, 2, 0))]
         assert_check(host, host.packet([0x43, 2, 2, 0, 0, 0, 2, 0, 100]), (5, 0x24, 0))
 
@@ -446,9 +449,10 @@ class TestInformation:
     def test_mode_sense_capabilities(self, host: AtaHost) -> None:
         data = host.packet([0x5A, 0, 0x2A, 0, 0, 0, 0, 0, 100]).data
         assert int.from_bytes(data[:2], "big") == len(data) - 2
-        assert data[6:8] == b"\0\0", "no block descriptor"
+        assert data[2:8] == bytes((1, 0, 0, 0, 0, 0)), "a data disc, no block descriptor"
         assert data[8:10] == bytes((0x2A, len(data) - 10))
-        assert data[14] == 0x29
+        assert data[10:16] == bytes((3, 0, 0, 0, 0x29, 0)), "reads CD-R and CD-RW; tray, ejects, locks"
+        assert int.from_bytes(data[16:18], "big") == int.from_bytes(data[22:24], "big") == 4234, "24 times"
         host.packet(LOCK)
         assert host.packet([0x5A, 0, 0x2A, 0, 0, 0, 0, 0, 100]).data[14] == 0x2B
 
@@ -491,6 +495,10 @@ class TestInformation:
         assert {0, 1, 2, 3, 0x10, 0x1E, 0x100, 0x105} <= set(found)
         assert all(current for current, _ in found.values())
         assert found[0] == (1, bytes((0, 8, 1, 0)))
+        assert data.hex(" ", 4)[18:] == (
+            "00000304 00080100 00010304 00000002 00020304 00000000 00030304 29000000 "
+            "00100108 00000800 00010100 001e0104 00000000 01000300 01050300"
+        )
 
     def test_get_configuration_selects(self, host: AtaHost) -> None:
         assert list(self.features(host.packet([0x46, 2, 0, 3, 0, 0, 0, 1, 0]).data)) == [3]

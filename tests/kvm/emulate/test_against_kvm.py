@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import mmap
-import os
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,10 +13,13 @@ from hypothesis import strategies as st
 
 from portvisor.kvm import abi
 from portvisor.kvm.emulate import IO_NEEDED, PROPAGATE_FAULT, Emulator, FlatMemory, MemoryOps, decode
+from portvisor.kvm.hardware import open_hardware
+from support import require_kvm
 
 pytestmark = pytest.mark.kvm
 
 MEMORY = 0x40000
+WATCHDOG_NS = 20_000_000_000
 CODE = 0x1000
 STACK = 0x0F00
 HANDLERS = 0x600
@@ -32,50 +33,48 @@ class KvmVcpu:
     """A vCPU in real mode on /dev/kvm; every exception ends at a HLT that tells its vector."""
 
     def __init__(self) -> None:
-        self.kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
-        self.vm = fcntl.ioctl(self.kvm, abi.KVM_CREATE_VM, 0)
+        self.system = open_hardware()
+        self.vm = self.system.create_vm()
         self.memory = mmap.mmap(-1, MEMORY)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        region = struct.pack("<IIQQQ", 0, 0, 0, MEMORY, address)
-        fcntl.ioctl(self.vm, abi.KVM_SET_USER_MEMORY_REGION, region)
-        self.vcpu = fcntl.ioctl(self.vm, abi.KVM_CREATE_VCPU, 0)
-        size = fcntl.ioctl(self.kvm, abi.KVM_GET_VCPU_MMAP_SIZE, 0)
-        self.run_page = mmap.mmap(self.vcpu, size)
-        self.reset_sregs = self.get_sregs()
+        self.vm.set_user_memory_region(0, 0, self.memory, 0, MEMORY)
+        self.vcpu = self.vm.create_vcpu(0)
+        self.run_page = self.vcpu.kvm_run
+        self.reset_sregs = self.vcpu.get_sregs()
         self.reset_sregs.cs.base = self.reset_sregs.cs.selector = 0
 
-    def get_sregs(self) -> abi.Sregs:
-        buffer = bytearray(abi.Sregs.SIZE)
-        fcntl.ioctl(self.vcpu, abi.KVM_GET_SREGS, buffer)
-        return abi.Sregs.unpack(buffer)
-
     def set_state(self, regs: abi.Regs, sregs: abi.Sregs) -> None:
-        fcntl.ioctl(self.vcpu, abi.KVM_SET_SREGS, sregs.pack())
-        fcntl.ioctl(self.vcpu, abi.KVM_SET_REGS, regs.pack())
-
-    def get_regs(self) -> abi.Regs:
-        buffer = bytearray(abi.Regs.LAYOUT.size)
-        fcntl.ioctl(self.vcpu, abi.KVM_GET_REGS, buffer)
-        return abi.Regs.unpack(buffer)
+        self.vcpu.set_sregs(sregs)
+        self.vcpu.set_regs(regs)
 
     def run(self) -> int:
-        fcntl.ioctl(self.vcpu, abi.KVM_RUN, 0)
-        return int(struct.unpack_from("<I", self.run_page, abi.RUN_EXIT_REASON)[0])
+        self.vcpu.set_alarm(time.monotonic_ns() + WATCHDOG_NS)
+        reason = self.vcpu.run()
+        self.vcpu.set_alarm(None)
+        return reason
+
+    def complete_only(self) -> None:
+        """Finish what is pending and execute nothing."""
+        self.vcpu.immediate_exit = True
+        assert self.run() == abi.ExitReason.INTR
+        self.vcpu.immediate_exit = False
 
     def io(self) -> tuple[int, int, int, int, int]:
         """Direction, size, port, count, where the data lies."""
         fields = struct.unpack_from("<BBHIQ", self.run_page, abi.RUN_IO_DIRECTION)
         return fields[0], fields[1], fields[2], fields[3], fields[4]
 
+    def close(self) -> None:
+        self.vcpu.close()
+        self.vm.close()
+        self.system.close()
+
 
 @pytest.fixture(scope="module")
 def vcpu() -> Iterator[KvmVcpu]:
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        pytest.skip("no /dev/kvm")
+    require_kvm()
     machine = KvmVcpu()
     yield machine
-    for fd in (machine.vcpu, machine.vm, machine.kvm):
-        os.close(fd)
+    machine.close()
 
 
 PATTERN = bytes((at * 7 + (at >> 8) * 3) & 0xFF for at in range(MEMORY))
@@ -133,7 +132,7 @@ class Pair:
         assert (direction, size, port, count) == (request.direction, request.size, request.port, request.count)
         if direction == abi.KVM_EXIT_IO_OUT:
             assert self.vcpu.run_page[where : where + size * count] == request.data
-        state = self.vcpu.get_regs()
+        state = self.vcpu.vcpu.get_regs()
         if self.single:
             state.rflags &= ~RF  # the fast path of the hardware back ends leaves RF to the CPU
         assert compared(state) == compared(self.regs)
@@ -166,7 +165,7 @@ class Pair:
         self.check_end(result)
 
     def check_end(self, result: int) -> None:
-        final = self.vcpu.get_regs()
+        final = self.vcpu.vcpu.get_regs()
         if result == PROPAGATE_FAULT:
             exception = self.emulator.exception
             assert exception is not None
@@ -276,10 +275,7 @@ def test_permission_in_ring_3(
         pair.check_exit()
     else:
         assert (result, reason) == (PROPAGATE_FAULT, abi.ExitReason.SHUTDOWN)
-    vcpu.run_page[abi.RUN_IMMEDIATE_EXIT] = 1
-    with pytest.raises(InterruptedError):
-        vcpu.run()
-    vcpu.run_page[abi.RUN_IMMEDIATE_EXIT] = 0
+    vcpu.complete_only()
 
 
 def test_user_space_lowers_rcx_while_ins_is_pending(vcpu: KvmVcpu) -> None:
@@ -298,10 +294,7 @@ def test_immediate_exit_completes_without_going_on(vcpu: KvmVcpu) -> None:
     assert (pair.emulator.step(), vcpu.run()) == (IO_NEEDED, abi.ExitReason.IO)
     pair.check_exit()
     pair.complete()
-    vcpu.run_page[abi.RUN_IMMEDIATE_EXIT] = 1
-    with pytest.raises(InterruptedError):
-        vcpu.run()
-    vcpu.run_page[abi.RUN_IMMEDIATE_EXIT] = 0
-    assert compared(vcpu.get_regs()) == compared(pair.regs)
+    vcpu.complete_only()
+    assert compared(vcpu.vcpu.get_regs()) == compared(pair.regs)
     assert (pair.regs.rcx, pair.regs.rdi, pair.regs.rip) == (476, 0x2400, CODE)
     pair.run()

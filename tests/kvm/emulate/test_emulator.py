@@ -262,6 +262,15 @@ def test_complete_with_the_wrong_number_of_bytes(code: bytes, data: bytes, neede
     assert machine.emulator.complete(bytes(needed)) == CONTINUE
 
 
+def test_a_port_that_gives_the_wrong_number_of_bytes() -> None:
+    machine = Machine("long", {"rcx": 3}, code=REP_INSB)
+    before = machine.registers()
+    machine.ops.pio_in = lambda port, size, count: b"\x01"
+    with pytest.raises(ValueError, match="pio_in of port 0x3f8 gave 1 bytes for 3 x 1"):
+        machine.emulator.step()
+    assert machine.registers() == before
+
+
 # --- deviations ---------------------------------------------------------------------------------------
 def test_the_table_names_every_switch_and_nothing_else() -> None:
     switches = {field.name for field in fields(Deviations)}

@@ -57,6 +57,15 @@ def test_a_read_of_the_tss_ignores_the_privilege_level() -> None:
         machine.ops.read(0x5000, 2, 2)
 
 
+def test_a_read_of_the_tss_wraps_at_4_gib_outside_long_mode() -> None:
+    legacy = Machine("protected32", aliases={0xFFFF_F000: 0x4000}, memory={0x4FFF: b"\x12", 0: b"\x34"})
+    assert legacy.ops.read_std(0xFFFF_FFFF, 2) == b"\x12\x34"
+    long = Machine(
+        "long", aliases={0xFFFF_F000: 0x4000, 1 << 32: 0x5000}, memory={0x4FFF: b"\x12", 0x5000: b"\x56"}
+    )
+    assert long.ops.read_std(0xFFFF_FFFF, 2) == b"\x12\x56"
+
+
 def test_segments_control_and_debug_registers() -> None:
     regs, sregs = Regs(), Sregs(cr0=0x11, cr4=0x22, efer=0x33)
     flat = FlatMemory(bytearray(16))

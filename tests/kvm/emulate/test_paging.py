@@ -115,7 +115,7 @@ WALKS = (
     Walk("PAE", PAE_ON, PAE3, HIGH, 0x7_7123, W | U),
     Walk(
         "PAE: CR3 is 32-byte aligned",
-        Registers(cr3=ROOT + 0x20, cr4=PAE),
+        Registers(cr3=ROOT + 0x20 | 0x1F, cr4=PAE),
         {ROOT + 0x20 + 8 * 3: T1 | P, **dict(list(PAE3.items())[1:])},
         HIGH,
         0x7_7123,

@@ -2,45 +2,44 @@
 
 Source: AHCI 1.3.1, 3.3 (registers), 4.2 (structures), 5.3 (port state machine), 6.2 (errors), 10 (software).
 
-Commands are carried out the moment PxCI is written, in slot order, so PxCI reads 0 again at once; a command
-that fails stays in PxCI with TFES until ST is cleared. Not modelled: port multipliers, power management
-states, FIS-based switching, hot plug while running, DMA Setup and auto-activate FISes.
+Commands are carried out the moment PxCI is written, in slot order, so PxCI reads 0 again at once. What ends
+otherwise:
+
+* A command that fails sets TFES; it stays in PxCI (a queued one that the drive had accepted in PxSACT), and
+  nothing more is fetched until ST is cleared.
+* A command whose regions end before its data leaves the drive busy (OFS if it was reading) until the host
+  clears BSY with CLO or resets the link.
+* A drive that does not answer (asleep, or SRST is held) leaves BSY set.
+
+Not modelled: port multipliers, power management states, FIS-based switching, hot plug while running, DMA Setup
+and auto-activate FISes (queued commands move their data without them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from portvisor.devices.ahci import fis
 from portvisor.devices.ahci import registers as r
+from portvisor.devices.ahci.prdt import Regions
+from portvisor.devices.ide.atapi_cd import PACKET
 from portvisor.devices.ide.drive import DATA_IN, DATA_OUT, IDLE, Drive
-from portvisor.devices.ide.registers import (
-    DEVICE,
-    ERR,
-    FEATURES,
-    LBA_HIGH,
-    LBA_LOW,
-    LBA_MID,
-    SECTOR_COUNT,
-    TaskFile,
-)
+from portvisor.devices.ide.registers import BSY, DRDY, DRQ, DSC, ERR, SECTOR_COUNT, TaskFile
 from portvisor.ports import GuestMemory
 
-CHUNK = 0x10000
-"""Bytes moved between drive and memory at once."""
-PRDS_AT_ONCE = 128
-
-H2D_LAYOUT = (
-    (3, FEATURES, False), (4, LBA_LOW, False), (5, LBA_MID, False), (6, LBA_HIGH, False),
-    (8, LBA_LOW, True), (9, LBA_MID, True), (10, LBA_HIGH, True), (11, FEATURES, True),
-    (12, SECTOR_COUNT, False), (13, SECTOR_COUNT, True),
-)  # fmt: skip
-"""(byte in the FIS, register, in its previous value) of a Register - Host to Device FIS."""
+QUEUED = (0x60, 0x61)
+"""READ and WRITE FPDMA QUEUED."""
+DRIVE_SPEED = 2
+"""Generation that the drives' IDENTIFY data names (3.0 Gb/s)."""
+LINK_DOWN = (r.DET_COMRESET, r.DET_OFFLINE)
+PACKET_BYTES = 16
+"""Length of a command table's ACMD field."""
 
 
 @dataclass
 class PortState:
-    """The port's registers."""
+    """The port's registers, and what its state machine remembers."""
 
     clb: int = 0
     fb: int = 0
@@ -50,9 +49,16 @@ class PortState:
     tfd: int = r.TFD_NO_DEVICE
     signature: int = r.SIG_NONE
     control: int = 0
+    speed: int = 0
     error: int = 0
     active: int = 0
     issued: int = 0
+    halted: bool = False
+    """A fatal error (6.2.2): no command is fetched until ST is cleared."""
+    in_reset: bool = False
+    """A control FIS has set SRST."""
+    held: bytes = b""
+    """The first D2H FIS after a reset, while it cannot be posted."""
 
 
 class Port:
@@ -72,42 +78,62 @@ class Port:
         self._may_dma = may_dma
         self._changed = changed
 
-    # --- resets ----------------------------------------------------------------------------------------------
+    # --- the link ----------------------------------------------------------------------------------------------
 
     def power_on(self) -> None:
         """After an HBA reset: the link comes up and the drive sends its signature."""
         if self.drive:
-            self.drive.power_on()
-            self._link_up()
+            self._link_up(self.drive)
 
-    def _link_up(self) -> None:
+    def _link_up(self, drive: Drive) -> None:
         """The link is established (10.4.2): SERR says so, and the drive's first D2H FIS carries its signature."""
         state = self.state
+        drive.power_on()
+        limit = state.control >> r.SSTS_SPEED_SHIFT & r.SCTL_SPEED
+        state.speed = min(limit or DRIVE_SPEED, DRIVE_SPEED)
         state.error |= r.SERR_DIAG_X | r.SERR_DIAG_N
         state.interrupts |= r.IS_FROM_SERR
-        self._post_signature()
+        self._post_signature(drive)
 
-    def _post_signature(self) -> None:
-        state, drive = self.state, self.drive
-        assert drive is not None
+    def _link_down(self) -> None:
+        state = self.state
+        state.signature, state.tfd = r.SIG_NONE, r.TFD_NO_DEVICE
+        state.in_reset, state.held = False, b""
+        if self.drive:
+            state.error |= r.SERR_DIAG_N
+            state.interrupts |= r.IS_PRCS
+
+    def _post_signature(self, drive: Drive) -> None:
+        state = self.state
         count, low, mid, high = drive.SIGNATURE
         state.signature = high << 24 | mid << 16 | low << 8 | count
         self._take_status(drive.state.registers)
-        self._receive(r.RX_D2H, self._d2h_fis(drive.state.registers, interrupt=False))
+        state.held = fis.d2h(drive.state.registers, interrupt=False)
+        self._post_held()
 
-    def _comreset(self, control: int) -> None:
-        """PxSCTL.DET was written (3.3.11): 1 holds the link in reset, 4 takes it offline, 0 lets it come up."""
+    def _post_held(self) -> None:
+        if self.state.held and self._can_post():
+            self._receive(r.RX_D2H, self.state.held)
+            self.state.held = b""
+
+    def _write_control(self, value: int) -> None:
+        """PxSCTL.DET (3.3.11): 1 holds the link in reset, 4 takes it offline, 0 lets it come up."""
         state = self.state
-        before = state.control & r.SCTL_DET
-        state.control = control & 0xFFF
-        detect = control & r.SCTL_DET
-        if detect == before:
-            return
-        if detect in (r.DET_COMRESET, r.DET_OFFLINE):
-            state.signature, state.tfd = r.SIG_NONE, r.TFD_NO_DEVICE
-        elif self.drive:
-            self.drive.power_on()
-            self._link_up()
+        was_down = state.control & r.SCTL_DET in LINK_DOWN
+        state.control = value & r.SCTL_MASK
+        down = state.control & r.SCTL_DET in LINK_DOWN
+        if down and not was_down:
+            self._link_down()
+        elif was_down and not down and self.drive:
+            self._link_up(self.drive)
+
+    def _link_status(self) -> int:
+        detect = self.state.control & r.SCTL_DET
+        if detect == r.DET_OFFLINE:
+            return r.SSTS_OFFLINE
+        if self.drive is None or detect == r.DET_COMRESET:
+            return r.SSTS_NO_DEVICE
+        return r.SSTS_ACTIVE | self.state.speed << r.SSTS_SPEED_SHIFT | r.SSTS_DETECTED
 
     # --- registers -------------------------------------------------------------------------------------------
 
@@ -137,12 +163,6 @@ class Port:
         running = (r.CMD_CR if command & r.CMD_ST else 0) | (r.CMD_FR if command & r.CMD_FRE else 0)
         return command | running
 
-    def _link_status(self) -> int:
-        detect = self.state.control & r.SCTL_DET
-        if detect == r.DET_OFFLINE:
-            return r.SSTS_OFFLINE
-        return r.SSTS_LINK_UP if self.drive and detect != r.DET_COMRESET else r.SSTS_NO_DEVICE
-
     def write(self, offset: int, value: int) -> None:
         """Write a dword of the port's registers."""
         state = self.state
@@ -161,7 +181,7 @@ class Port:
         elif offset == r.PX_CMD:
             self._write_command(value)
         elif offset == r.PX_SCTL:
-            self._comreset(value)
+            self._write_control(value)
         elif offset == r.PX_SERR:
             self._clear_error(value)
         elif offset == r.PX_SACT:
@@ -174,13 +194,14 @@ class Port:
     def _write_command(self, value: int) -> None:
         state = self.state
         was_started = state.command & r.CMD_ST
-        kept = state.command & ~(r.CMD_WRITABLE | r.CMD_ICC)
-        state.command = kept | value & r.CMD_WRITABLE | r.CMD_SUD | r.CMD_POD
-        if value & r.CMD_CLO:
-            state.tfd &= ~0x88
+        state.command = state.command & ~r.CMD_WRITABLE | value & r.CMD_WRITABLE
+        if value & r.CMD_CLO and not was_started:
+            state.tfd &= ~(BSY | DRQ)
         if was_started and not value & r.CMD_ST:
             state.issued = state.active = 0
+            state.halted = False
             state.command &= ~r.CMD_CCS
+        self._post_held()
 
     def _clear_error(self, value: int) -> None:
         state = self.state
@@ -193,132 +214,200 @@ class Port:
     # --- commands --------------------------------------------------------------------------------------------
 
     def process(self) -> None:
-        """Carry out what is issued, lowest slot first, until a command fails."""
+        """Post and carry out what waits, lowest slot first, until a command fails or does not end."""
         state = self.state
-        while state.issued and state.command & r.CMD_ST and not state.tfd & ERR and self._may_dma():
+        self._post_held()
+        while state.issued and self._may_fetch():
             slot = (state.issued & -state.issued).bit_length() - 1
             state.command = state.command & ~r.CMD_CCS | slot << r.CMD_CCS_SHIFT
-            if not self._execute(slot):
-                return
+            self._execute(slot)
 
-    def _execute(self, slot: int) -> bool:
-        """One command; False if it failed and stays issued."""
+    def _may_fetch(self) -> bool:
+        state = self.state
+        ready = state.command & r.CMD_ST and not state.halted and not state.tfd & (BSY | DRQ)
+        return bool(ready) and self._may_dma()
+
+    def _execute(self, slot: int) -> None:
+        """Fetch one command and send it to the drive; at its end the slot is free unless it failed."""
         state = self.state
         header_address = state.clb + r.HEADER_LENGTH * slot
         header = self._memory.read(header_address, r.HEADER_LENGTH)
         flags = int.from_bytes(header[0:4], "little")
         table = int.from_bytes(header[8:16], "little") & ~0x7F
-        fis = self._memory.read(table, 20)
-        if self.drive is None or fis[0] != r.FIS_H2D:
-            state.interrupts |= r.IS_IFS
-            return False
-        if not fis[1] & r.FIS_COMMAND:
-            self._device_control(fis)
-            state.issued &= ~(1 << slot)
-            return True
-        moved = self._run_command(self.drive, fis, flags, table)
-        self._memory.write(header_address + 4, moved.to_bytes(4, "little"))
-        return self._finish(self.drive, fis[2], slot)
+        sent = self._memory.read(table, fis.H2D_LENGTH)
+        if sent[0] != r.FIS_H2D:
+            self._halt(r.IS_IFS)
+            return
+        state.tfd |= BSY
+        if self.drive is None or state.control & r.SCTL_DET in LINK_DOWN:
+            return
+        if not sent[1] & r.FIS_COMMAND:
+            self._device_control(self.drive, sent[15], flags, slot)
+        elif not state.in_reset:
+            self._command_fis(self.drive, sent, flags, slot, header_address, table)
 
-    def _device_control(self, fis: bytes) -> None:
-        """SRST set and cleared by two control FISes (10.4.1); the second brings the signature."""
-        drive = self.drive
-        assert drive is not None
-        if fis[15] & r.CONTROL_SRST:
-            drive.hold_reset()
-            self._take_status(drive.state.registers)
-        else:
-            drive.software_reset()
-            self._post_signature()
+    def _device_control(self, drive: Drive, control: int, flags: int, slot: int) -> None:
+        """SRST set and cleared by two control FISes (10.4.1); the second brings the signature.
 
-    def _run_command(self, drive: Drive, fis: bytes, flags: int, table: int) -> int:
-        """Hand the FIS to the drive and move its data; the bytes moved."""
-        registers = drive.state.registers
-        for place, register, previous in H2D_LAYOUT:
-            (registers.previous if previous else registers.current)[register] = fis[place]
-        registers.current[DEVICE] = fis[7]
-        drive.execute(fis[2])
-        if flags & r.HEADER_ATAPI and drive.state.phase == DATA_OUT:
-            drive.write_data(self._memory.read(table + r.TABLE_ACMD, r.PACKET_LENGTH))
-        return self._move_data(drive, self._regions(table, flags >> 16))
-
-    def _regions(self, table: int, count: int) -> Iterator[tuple[int, int]]:
-        """(address, length) of the physical regions, read as they are needed."""
-        for first in range(0, count, PRDS_AT_ONCE):
-            batch = min(PRDS_AT_ONCE, count - first)
-            data = self._memory.read(table + r.TABLE_PRDT + r.PRD_LENGTH * first, r.PRD_LENGTH * batch)
-            for start in range(0, len(data), r.PRD_LENGTH):
-                address = int.from_bytes(data[start : start + 8], "little") & ~1
-                length = (int.from_bytes(data[start + 12 : start + 16], "little") & 0x3FFFFF | 1) + 1
-                yield address, length
-
-    def _move_data(self, drive: Drive, regions: Iterator[tuple[int, int]]) -> int:
-        """Scatter or gather until the drive or the regions end."""
-        moved = 0
-        for address, length in regions:
-            done = 0
-            while done < length:
-                step = self._step(drive, address + done, min(CHUNK, length - done))
-                if not step:
-                    return moved
-                done += step
-                moved += step
-        return moved
-
-    def _step(self, drive: Drive, address: int, length: int) -> int:
-        if drive.state.phase == DATA_IN:
-            data = drive.read_data(length)
-            self._memory.write(address, data)
-            return len(data)
-        if drive.state.phase == DATA_OUT:
-            room = len(drive.state.buffer) - drive.state.position
-            return drive.write_data(self._memory.read(address, min(length, room)))
-        return 0
-
-    def _finish(self, drive: Drive, command: int, slot: int) -> bool:
-        """Report the end of a command: FIS, interrupt, PxCI and PxSACT."""
+        Without the header's C bit the port stays busy until the drive sends a FIS.
+        """
         state = self.state
-        registers = drive.state.registers
-        if drive.state.phase != IDLE:
+        released = state.in_reset and not control & r.CONTROL_SRST
+        if control & r.CONTROL_SRST:
             drive.hold_reset()
+            state.in_reset = True
+        elif released:
+            state.in_reset = False
             drive.software_reset()
-            state.interrupts |= r.IS_IFS
-            return False
-        self._take_status(registers)
-        failed = bool(registers.status & ERR)
-        if command in r.NCQ_COMMANDS and not failed:
-            tag = registers.current[SECTOR_COUNT] >> 3
+            self._post_signature(drive)
+        if flags & r.HEADER_CLEAR_BUSY:
+            state.tfd &= ~BSY
+        if flags & r.HEADER_CLEAR_BUSY or released:
             state.issued &= ~(1 << slot)
-            state.active &= ~(1 << tag)
-            self._receive(r.RX_SDB, self._sdb_fis(registers, 1 << tag))
-            state.interrupts |= r.IS_SDBS
-            return True
-        self._receive(r.RX_D2H, self._d2h_fis(registers, interrupt=True))
-        state.interrupts |= r.IS_DHRS
-        if failed:
-            state.interrupts |= r.IS_TFES
+
+    def _command_fis(
+        self, drive: Drive, sent: bytes, flags: int, slot: int, header_address: int, table: int
+    ) -> None:
+        registers = drive.state.registers
+        command = fis.take_command(sent, registers)
+        registers.status |= BSY
+        drive.execute(command)
+        registers = drive.state.registers
+        if registers.status & BSY:
+            return
+        queued = command in QUEUED and not registers.status & ERR
+        if queued:
+            self._accept(registers, slot)
+        regions, announced = None, False
+        if drive.state.phase != IDLE:
+            regions = Regions(self._memory, table, flags >> 16)
+            announced = self._move_data(drive, regions, flags, table)
+            self.state.interrupts |= r.IS_DPS if regions.interrupts else 0
+        if not queued:
+            moved = regions.moved if regions else 0
+            self._memory.write(header_address + 4, moved.to_bytes(4, "little"))
+        if drive.state.phase != IDLE:
+            self._unfinished(drive)
+        elif queued:
+            self._finish_queued(registers)
+        else:
+            self._finish(drive, slot, announced)
+
+    # --- data --------------------------------------------------------------------------------------------------
+
+    def _move_data(self, drive: Drive, regions: Regions, flags: int, table: int) -> bool:
+        """Move blocks until the drive or the regions end; whether a PIO Setup FIS has told the final status."""
+        announced = False
+        while drive.state.phase != IDLE:
+            packet = drive.state.phase == DATA_OUT and drive.state.command == PACKET
+            if drive.state.dma and not packet:
+                if not self._move_block(drive, regions):
+                    return False
+                continue
+            setup = self._pio_setup(drive)
+            if flags & r.HEADER_ATAPI and drive.state.phase == DATA_OUT:
+                flags &= ~r.HEADER_ATAPI
+                drive.write_data(self._memory.read(table + r.TABLE_ACMD, PACKET_BYTES))
+                complete = True
+            else:
+                complete = self._move_block(drive, regions)
+            announced = self._send_setup(drive, setup)
+            if not complete:
+                return False
+        return announced
+
+    @staticmethod
+    def _pio_setup(drive: Drive) -> bytearray:
+        """The FIS that announces the present DRQ block; it carries the drive's interrupt, if there is one."""
+        state = drive.state
+        interrupt, state.interrupt = state.interrupt, False
+        count = len(state.buffer) - state.position
+        to_host = state.phase == DATA_IN
+        return fis.pio_setup(state.registers, to_host=to_host, interrupt=interrupt, count=count)
+
+    def _send_setup(self, drive: Drive, setup: bytearray) -> bool:
+        """Complete a PIO Setup FIS with the status after its data; whether that ends the command (5.3.11).
+
+        A PIO data-in command ends with it. In all other cases the drive is busy, and another FIS follows.
+        """
+        state = drive.state
+        ends = state.phase == IDLE and not state.interrupt and not state.registers.status & ERR
+        setup[fis.E_STATUS] = state.registers.status if ends else BSY | DRDY | DSC
+        self._receive(r.RX_PIO_SETUP, bytes(setup))
+        if setup[1] & r.FIS_INTERRUPT:
+            self.state.interrupts |= r.IS_PSS
+        return ends
+
+    def _move_block(self, drive: Drive, regions: Regions) -> bool:
+        """Scatter or gather the present DRQ block; False if the regions end first, or there is nothing to move."""
+        left = len(drive.state.buffer) - drive.state.position
+        to_host = drive.state.phase == DATA_IN
+        if not left:
             return False
-        state.issued &= ~(1 << slot)
+        while left:
+            step = min(left, regions.room)
+            if not step:
+                return False
+            if to_host:
+                self._memory.write(regions.address, drive.read_data(step))
+            else:
+                drive.write_data(self._memory.read(regions.address, step))
+            regions.advance(step)
+            left -= step
         return True
+
+    # --- the end of a command ------------------------------------------------------------------------------------
+
+    def _unfinished(self, drive: Drive) -> None:
+        """The regions hold less than the command moves (6.1.5): the drive waits with its data."""
+        self.state.tfd = drive.state.registers.error << 8 | drive.state.registers.status | BSY
+        if drive.state.phase == DATA_IN:
+            self.state.interrupts |= r.IS_OFS
+
+    def _accept(self, registers: TaskFile, slot: int) -> None:
+        """The drive has queued a command: a D2H FIS without interrupt frees the slot, the tag stays active."""
+        state = self.state
+        self._receive(r.RX_D2H, fis.d2h(registers, interrupt=False, status=DRDY | DSC))
+        state.tfd = DRDY | DSC
+        state.issued &= ~(1 << slot)
+
+    def _finish_queued(self, registers: TaskFile) -> None:
+        """A Set Device Bits FIS ends a queued command; after an error its tag stays active."""
+        state = self.state
+        failed = registers.status & ERR
+        tag = 0 if failed else 1 << (registers.current[SECTOR_COUNT] >> 3)
+        state.active &= ~tag
+        self._receive(r.RX_SDB, fis.set_device_bits(registers, tag))
+        state.tfd = registers.error << 8 | registers.status & r.SDB_STATUS
+        state.interrupts |= r.IS_SDBS
+        if failed:
+            self._halt(r.IS_TFES)
+
+    def _finish(self, drive: Drive, slot: int, announced: bool) -> None:
+        """Report the end of a command by a D2H FIS, unless a PIO Setup FIS already has."""
+        state, registers = self.state, drive.state.registers
+        self._take_status(registers)
+        if not announced:
+            interrupt, drive.state.interrupt = drive.state.interrupt, False
+            self._receive(r.RX_D2H, fis.d2h(registers, interrupt=interrupt))
+            state.interrupts |= r.IS_DHRS if interrupt else 0
+        if registers.status & ERR:
+            self._halt(r.IS_TFES)
+        else:
+            state.issued &= ~(1 << slot)
+
+    def _halt(self, cause: int) -> None:
+        self.state.interrupts |= cause
+        self.state.halted = True
 
     # --- FISes to the host -----------------------------------------------------------------------------------
 
     def _take_status(self, registers: TaskFile) -> None:
         self.state.tfd = registers.error << 8 | registers.status
 
-    def _receive(self, place: int, fis: bytes) -> None:
-        if self.state.command & r.CMD_FRE and self._may_dma():
-            self._memory.write(self.state.fb + place, fis)
+    def _can_post(self) -> bool:
+        return bool(self.state.command & r.CMD_FRE) and self._may_dma()
 
-    @staticmethod
-    def _d2h_fis(registers: TaskFile, *, interrupt: bool) -> bytes:
-        now, before = registers.current, registers.previous
-        head = (r.FIS_D2H, r.FIS_INTERRUPT if interrupt else 0, registers.status, registers.error)
-        low = (now[LBA_LOW], now[LBA_MID], now[LBA_HIGH], now[DEVICE])
-        high = (before[LBA_LOW], before[LBA_MID], before[LBA_HIGH], 0)
-        return bytes((*head, *low, *high, now[SECTOR_COUNT], before[SECTOR_COUNT], 0, 0, 0, 0, 0, 0))
-
-    @staticmethod
-    def _sdb_fis(registers: TaskFile, completed: int) -> bytes:
-        head = bytes((r.FIS_SDB, r.FIS_INTERRUPT, registers.status & 0x77, registers.error))
-        return head + completed.to_bytes(4, "little")
+    def _receive(self, place: int, received: bytes) -> None:
+        if self._can_post():
+            self._memory.write(self.state.fb + place, received)

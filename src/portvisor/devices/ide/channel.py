@@ -172,7 +172,7 @@ class IdeChannel(Device):
         """`length` bytes (even) from the data register."""
         drive = self.drives[self.state.selected]
         data = drive.read_data(length) if drive else b""
-        if drive and drive.state.position:  # still inside the block: nothing else has changed
+        if data and drive and drive.state.position:  # still inside the block: nothing else has changed
             return data
         while drive and len(data) < length and drive.state.phase == DATA_IN:
             data += drive.read_data(length - len(data))

@@ -8,17 +8,19 @@ ICH9 (316972, chapter 13) has the same map.
 | 40 | PMBASE | 15:7 base of the PM block, bit 0 reads 1 |
 | 44 | ACPI_CNTL | 7 ACPI_EN, 2:0 SCI_IRQ_SEL |
 | 48 | GPIOBASE | 15:7 base of the GPIO block, bit 0 reads 1 |
-| 4C | GC | 4 GPIO_EN |
+| 4C | GC | 4 GPIO_EN, 0 GLE |
 | 60-63, 68-6B | PIRQA-D, PIRQE-H | 7 routed to no ISA interrupt, 3:0 IRQ |
 | 64 | SIRQ_CNTL | |
 | 80-8F | LPC I/O decode | |
 | A0-AF | GEN_PMCON_1-3, PMIR ... | |
 | D0, D4, D8 | FWH decode | |
 | DC | BIOS_CNTL | 0 BIOSWE, 1 BLE, 5 SMM_BWP |
+| E0 | FDCAP | vendor specific capability: feature detection |
 | F0 | RCBA | 31:14 base of the chipset configuration block, 0 enable |
 
 A board passes the values that its firmware would have programmed as `settings`; after RESET# they are in
-place at once. Not modelled: LPC decode (the devices decode what the board gives them), SMIs, ROM protection.
+place at once. Not modelled: LPC decode (the devices decode what the board gives them), SMIs, ROM protection,
+SCI_IRQ_SEL (the board wires the SCI), GPIO lockdown, contents of the feature vectors.
 """
 
 from __future__ import annotations
@@ -27,20 +29,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from portvisor.devices.pci.config import COMMAND, STATUS, STATUS_ERRORS, PciId
+from portvisor.devices.pci.config import COMMAND, STATUS, STATUS_DEVSEL_MEDIUM, STATUS_ERRORS, PciId
 from portvisor.devices.pci.function import PciFunction
 from portvisor.ports import IrqLine
 
 PMBASE, ACPI_CNTL, GPIOBASE, GC = 0x40, 0x44, 0x48, 0x4C
 PIRQA, SIRQ_CNTL, PIRQE = 0x60, 0x64, 0x68
-RCBA = 0xF0
+FDCAP, RCBA = 0xE0, 0xF0
 ACPI_EN, GPIO_EN, RCBA_EN, IO_INDICATOR = 1 << 7, 1 << 4, 1, 1
 BASE_MASK, RCBA_MASK = 0xFF80, 0xFFFFC000
 PIRQ_COUNT = 8
 PIRQ_DISABLED, PIRQ_IRQ = 0x80, 0x0F
 ROUTABLE = frozenset({3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15})
 COMMAND_RESET, COMMAND_WRITABLE = 0x0007, 0x0140
-STATUS_RESET = 0x0210
+CAPABILITY_VENDOR, FEATURE_DETECTION = 0x09, bytes((0x0C, 0x10)) + bytes(8)
+"""FDLEN, FDVER and two feature vectors."""
 
 REGISTERS_HELD = (
     (SIRQ_CNTL, 1, 0x10, 0xFF),
@@ -98,6 +101,14 @@ class IchLpc(PciFunction):
     """
 
     ID: ClassVar[PciId] = C610_LPC
+    CONFIG_REGISTERS: ClassVar = {
+        PMBASE: "PMBASE", ACPI_CNTL: "ACPI_CNTL", GPIOBASE: "GPIOBASE", GC: "GC", PIRQA: "PIRQA_ROUT",
+        PIRQA + 1: "PIRQB_ROUT", PIRQA + 2: "PIRQC_ROUT", PIRQA + 3: "PIRQD_ROUT", SIRQ_CNTL: "SIRQ_CNTL",
+        PIRQE: "PIRQE_ROUT", PIRQE + 1: "PIRQF_ROUT", PIRQE + 2: "PIRQG_ROUT", PIRQE + 3: "PIRQH_ROUT",
+        0x6C: "LPC_IBDF", 0x80: "LPC_I/O_DEC", 0x82: "LPC_EN", 0x84: "GEN1_DEC", 0x88: "GEN2_DEC",
+        0x8C: "GEN3_DEC", 0x90: "GEN4_DEC", 0xA0: "GEN_PMCON_1", 0xA2: "GEN_PMCON_2", 0xA4: "GEN_PMCON_3",
+        0xD0: "FWH_SEL1", 0xD4: "FWH_SEL2", 0xD8: "FWH_DEC_EN1", 0xDC: "BIOS_CNTL", FDCAP: "FDCAP", RCBA: "RCBA",
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -115,7 +126,8 @@ class IchLpc(PciFunction):
         self.pirqs = tuple(IrqLine(self._pirq_changed, f"PIRQ{letter}#") for letter in "ABCDEFGH")
         """The inputs PIRQA# to PIRQH#; 1 is asserted."""
         self.define(COMMAND, 2, COMMAND_RESET, COMMAND_WRITABLE)
-        self.define(STATUS, 2, STATUS_RESET, clears=STATUS_ERRORS)
+        self.define(STATUS, 2, STATUS_DEVSEL_MEDIUM, clears=STATUS_ERRORS)
+        self.add_capability(CAPABILITY_VENDOR, FEATURE_DETECTION, offset=FDCAP)
         self.define(PMBASE, 4, settings.pmbase | IO_INDICATOR, BASE_MASK)
         self.define(ACPI_CNTL, 1, settings.acpi_cntl, ACPI_EN | 7)
         self.define(GPIOBASE, 4, settings.gpiobase | IO_INDICATOR, BASE_MASK)

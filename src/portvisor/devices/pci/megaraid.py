@@ -5,18 +5,22 @@ use them; no data sheet is public.
 
 | offset | register | |
 |---|---|---|
-| 20 | inbound doorbell | 1 abort, 2 ready, 4 MFI mode: back to READY |
+| 20 | inbound doorbell | 0 abort, 1 ready, 2 MFI mode: back to READY; 5 stop, 6 reset the adapter |
 | 30 | outbound interrupt status | 0 reply posted, 2 state change |
 | 34 | outbound interrupt mask | 1 disables |
-| 40, C0/C4 | inbound queue port (low, high) | frame address, 4:1 further frames, 0 set |
-| A0 | outbound doorbell clear | clears the interrupt status |
+| 40 | inbound queue port | frame address, 4:1 further frames, 0 set |
+| C0, C4 | inbound queue port, 64 bits | low dword, which starts the frame, and high dword |
+| A0 | outbound doorbell clear | writing 1 clears the bits of the interrupt status |
 | B0 | scratch pad 0 | 31:28 firmware state, 23:16 SGEs, 15:0 commands |
 | B4 | scratch pad 1 | 0: no MSI-X |
 
-The registers are at BAR 0 (I/O, 256 bytes) and BAR 1 (memory, 16 KiB); BAR 3 (256 KiB) holds nothing.
-Frames: INIT, DCMD (controller info, drive and volume lists, events, cache flush, shutdown), ABORT, and SCSI
-or block I/O, which ends with "device not found". Not modelled: volumes and drives, MSI-X, firmware flash,
-fusion (MPT) mode.
+The registers are at BAR 0 (I/O, 256 bytes) and BAR 1 (memory, 16 KiB); they are dwords, other writes are
+ignored. BAR 3 (256 KiB) holds nothing. Frames: INIT, DCMD (controller info, drive and volume lists, events,
+cache flush, shutdown), ABORT, and SCSI or block I/O, which ends with "device not found". A frame is carried out
+when its address is written; an aborted event wait is posted with the status it was sent with (FF).
+
+Not modelled: volumes and drives, MSI-X, firmware flash, fusion (MPT) mode, host diagnostic registers, and a
+reply queue that the host does not empty (the entries are overwritten).
 """
 
 from __future__ import annotations
@@ -28,31 +32,42 @@ from typing import ClassVar
 
 from portvisor.devices.pci.bar import Bar
 from portvisor.devices.pci.config import PciId
-from portvisor.devices.pci.function import BAR_SHIFT, PciFunction
+from portvisor.devices.pci.function import PciFunction
 from portvisor.ports import GuestMemory
 
 DOORBELL, OSTS, OMSK, INBOUND, DOORBELL_CLEAR, SCRATCH_0 = 0x20, 0x30, 0x34, 0x40, 0xA0, 0xB0
 INBOUND_LOW, INBOUND_HIGH = 0xC0, 0xC4
-DOORBELL_READY, DOORBELL_RESET_ADAPTER = 1 << 1, 1 << 5
+DOORBELL_ABORT, DOORBELL_READY, DOORBELL_STOP, DOORBELL_RESET = 1 << 0, 1 << 1, 1 << 5, 1 << 6
 OSTS_REPLY, OSTS_CHANGE = 1, 1 << 2
 OSTS_BITS = OSTS_REPLY | OSTS_CHANGE
-STATE_READY, STATE_OPERATIONAL, STATE_SHIFT = 0xB, 0xC, 28
+STATE_READY, STATE_OPERATIONAL, STATE_FAULT, STATE_SHIFT = 0xB, 0xC, 0xF, 28
 MAX_SGE, MAX_COMMANDS = 0x54, 0x3F0
+MAX_ARMS, MAX_SPANS, MAX_ARRAYS, MAX_VOLUMES = 32, 8, 128, 64
+MAX_REQUEST_SECTORS, MEMORY_MIB = MAX_SGE * 8, 512
+"""A request has at most MAX_SGE pages of 4 KiB."""
 FRAME_MASK = ~0x3F
 
 INIT, DCMD, ABORT = 0x00, 0x05, 0x06
 IO_COMMANDS = (0x01, 0x02, 0x03, 0x04)
-STATUS_OK, INVALID_COMMAND, INVALID_DCMD, INVALID_PARAMETER, DEVICE_NOT_FOUND = 0x00, 0x01, 0x02, 0x03, 0x0C
+STATUS_OK, INVALID_COMMAND, INVALID_DCMD, INVALID_PARAMETER = 0x00, 0x01, 0x02, 0x03
+ABORT_NOT_POSSIBLE, DEVICE_NOT_FOUND = 0x05, 0x0C
 CMD_STATUS, SGE_COUNT, CONTEXT, FLAGS, DATA_LENGTH = 2, 7, 8, 16, 20
 FLAG_DONT_POST, FLAG_SGL64, FLAG_IEEE = 1, 1 << 1, 1 << 5
-OPCODE, DCMD_SGL, INIT_QUEUE_INFO, ABORT_FRAME = 0x18, 0x28, 0x18, 0x20
+OPCODE, DCMD_SGL, INIT_QUEUE_INFO, ABORT_CONTEXT, ABORT_FRAME = 0x18, 0x28, 0x18, 0x18, 0x20
+QUEUE_INFO = struct.Struct("<IIQQQ")
+"""Flags, entries, reply queue, producer index, consumer index."""
+QUEUE_CONTEXT64 = 1 << 1
+LARGEST_QUEUE = 0xFFFF
 
 CTRL_GET_INFO, CACHE_FLUSH, SHUTDOWN = 0x01010000, 0x01101000, 0x01050000
 EVENT_GET_INFO, EVENT_WAIT = 0x01040100, 0x01040500
 PD_LIST_QUERY, LD_GET_LIST, LD_LIST_QUERY = 0x02010100, 0x03010000, 0x03010100
 CTRL_INFO_LENGTH = 2384
-PRODUCT_NAME, SERIAL_NUMBER, HARDWARE_PRESENT, LIMITS = 1344, 1424, 1456, 1464
-EMPTY_LIST_LENGTH = 1024
+HOST_INTERFACE, DEVICE_INTERFACE, TOPOLOGY, PRODUCT_NAME, SERIAL_NUMBER = 32, 104, 1340, 1344, 1424
+LIMITS, MEMORY_SIZE = 1464, 1488
+"""Places in the controller information."""
+HOST_PCIE, DEVICE_SAS_3G = 1 << 1, 1 << 1
+LIST_HEADER, DRIVE_LIST_LENGTH, VOLUME_LIST_LENGTH, TARGET_LIST_LENGTH = 8, 8 + 24, 8 + 64 * 16, 8 + 3 + 64
 
 
 @dataclass(slots=True)
@@ -81,9 +96,16 @@ class Queue:
     """The reply queue that INIT set up."""
 
     entries: int = 0
+    width: int = 4
+    """Bytes of an entry."""
     start: int = 0
     producer_address: int = 0
     producer: int = 0
+
+
+def _empty_list(size: int, length: int) -> bytes:
+    """A list that says how long it is (without a single entry) and that it has none."""
+    return struct.pack("<II", size, 0).ljust(length, b"\0")
 
 
 class MegaRaid(PciFunction):
@@ -111,8 +133,8 @@ class MegaRaid(PciFunction):
         mask: int = 0xFFFFFFFF
         queue_high: int = 0
         queue: Queue = field(default_factory=Queue)
-        waiting: list[tuple[int, int]] = field(default_factory=list)
-        """(frame address, context) of pending EVENT_WAITs."""
+        waiting: list[tuple[int, int, int]] = field(default_factory=list)
+        """(frame address, context, flags) of pending EVENT_WAITs."""
 
     state: State
 
@@ -132,6 +154,13 @@ class MegaRaid(PciFunction):
         }
         super().__init__(bars=bars, interrupt_pin=1, name=name)
         self._memory = memory
+        self._replies: dict[int, Callable[[], bytes]] = {
+            CTRL_GET_INFO: self._controller_info,
+            EVENT_GET_INFO: lambda: struct.pack("<5I", 1, 1, 0, 1, 1),
+            PD_LIST_QUERY: lambda: _empty_list(LIST_HEADER, DRIVE_LIST_LENGTH),
+            LD_GET_LIST: lambda: bytes(VOLUME_LIST_LENGTH),
+            LD_LIST_QUERY: lambda: _empty_list(LIST_HEADER, TARGET_LIST_LENGTH),
+        }
 
     def reset(self) -> None:
         super().reset()
@@ -141,10 +170,10 @@ class MegaRaid(PciFunction):
         super().restored()
         self._update()
 
-    def _restart(self) -> None:
-        """Firmware back to READY, as the doorbell asks for."""
+    def _restart(self, firmware: int = STATE_READY) -> None:
+        """Firmware back to where it is after a reset, as the doorbell asks for."""
         state = self.state
-        state.firmware, state.status, state.mask, state.queue_high = STATE_READY, 0, 0xFFFFFFFF, 0
+        state.firmware, state.status, state.mask, state.queue_high = firmware, 0, 0xFFFFFFFF, 0
         state.queue = Queue()
         state.waiting = []
         self._update()
@@ -169,8 +198,7 @@ class MegaRaid(PciFunction):
             return
         state = self.state
         if offset == DOORBELL:
-            if value & (DOORBELL_READY | DOORBELL_RESET_ADAPTER):
-                self._restart()
+            self._ring(value)
         elif offset == OMSK:
             state.mask = value
         elif offset == DOORBELL_CLEAR:
@@ -182,18 +210,33 @@ class MegaRaid(PciFunction):
             self._accept(high | value & FRAME_MASK & 0xFFFFFFFF)
         self._update()
 
-    def register_name(self, offset: int, size: int, write: bool) -> str:
-        return self.NAMES.get(offset & (1 << BAR_SHIFT) - 1 & ~3, "")
+    def _ring(self, value: int) -> None:
+        """The inbound doorbell; stopped firmware hears only a reset of the adapter."""
+        state = self.state
+        if value & DOORBELL_RESET:
+            self._restart()
+        elif value & DOORBELL_STOP:
+            self._restart(STATE_FAULT)
+        elif state.firmware == STATE_FAULT:
+            return
+        elif value & DOORBELL_READY:
+            self._restart()
+        elif value & DOORBELL_ABORT:
+            state.waiting = []
+
+    def bar_register_name(self, bar: int, offset: int, size: int, write: bool) -> str:
+        return "" if bar == 3 else self.NAMES.get(offset & ~3, "")
 
     # --- frames ---------------------------------------------------------------------------------------------
 
     def _accept(self, address: int) -> None:
-        if not self.bus_master:
+        if not self.bus_master or self.state.firmware == STATE_FAULT:
             return
         frame = Frame(address, self._memory.read(address, 64))
         status = self._execute(frame)
         if status is not None:
-            self._complete(address, frame.u32(CONTEXT), frame.flags, status)
+            self._memory.write(address + CMD_STATUS, bytes((status,)))
+            self._post(frame.u64(CONTEXT), frame.flags)
 
     def _execute(self, frame: Frame) -> int | None:
         """Carry a frame out; its status, or None if it waits."""
@@ -208,35 +251,37 @@ class MegaRaid(PciFunction):
             return self._abort(frame)
         return DEVICE_NOT_FOUND if command in IO_COMMANDS else INVALID_COMMAND
 
-    def _complete(self, address: int, context: int, flags: int, status: int) -> None:
-        """Write the status into the frame and, unless told not to, post the context."""
-        self._memory.write(address + CMD_STATUS, bytes((status,)))
+    def _post(self, context: int, flags: int) -> None:
+        """Tell the host that a frame is done, unless it asked not to be told."""
         queue = self.state.queue
         if flags & FLAG_DONT_POST or not queue.entries:
             return
-        self._memory.write(queue.start + 4 * queue.producer, struct.pack("<I", context))
+        entry = struct.pack("<Q", context)[: queue.width]
+        self._memory.write(queue.start + queue.width * queue.producer, entry)
         queue.producer = (queue.producer + 1) % queue.entries
         self._memory.write(queue.producer_address, struct.pack("<I", queue.producer))
         self.state.status |= OSTS_REPLY
 
     def _init(self, frame: Frame) -> int:
-        info = self._memory.read(frame.u64(INIT_QUEUE_INFO), 32)
-        entries = struct.unpack_from("<I", info, 4)[0]
-        start, producer = struct.unpack_from("<QQ", info, 8)
-        if not 0 < entries <= 0xFFFF:
+        info = self._memory.read(frame.u64(INIT_QUEUE_INFO), QUEUE_INFO.size)
+        flags, entries, start, producer_address, _ = QUEUE_INFO.unpack(info)
+        if not 0 < entries <= LARGEST_QUEUE:
             return INVALID_PARAMETER
-        self.state.queue = Queue(entries, start, producer)
+        producer = int.from_bytes(self._memory.read(producer_address, 4), "little") % entries
+        width = 8 if flags & QUEUE_CONTEXT64 else 4
+        self.state.queue = Queue(entries, width, start, producer_address, producer)
         self.state.firmware = STATE_OPERATIONAL
         return STATUS_OK
 
     def _abort(self, frame: Frame) -> int:
         """End the command whose frame is named: only event waits are ever pending."""
-        wanted = frame.u64(ABORT_FRAME)
+        wanted, context = frame.u64(ABORT_FRAME), frame.u32(ABORT_CONTEXT)
         for pending in self.state.waiting:
-            if pending[0] == wanted:
+            if pending[0] == wanted and pending[1] & 0xFFFFFFFF == context:
                 self.state.waiting.remove(pending)
+                self._post(pending[1], pending[2])
                 return STATUS_OK
-        return INVALID_PARAMETER
+        return ABORT_NOT_POSSIBLE
 
     # --- direct commands ------------------------------------------------------------------------------------
 
@@ -246,14 +291,7 @@ class MegaRaid(PciFunction):
             return self._wait_for_event(frame)
         if opcode in (CACHE_FLUSH, SHUTDOWN):
             return STATUS_OK
-        replies: dict[int, Callable[[], bytes]] = {
-            CTRL_GET_INFO: self._controller_info,
-            EVENT_GET_INFO: lambda: struct.pack("<5I", 1, 1, 0, 1, 1),
-            PD_LIST_QUERY: lambda: struct.pack("<II", 8, 0).ljust(EMPTY_LIST_LENGTH, b"\0"),
-            LD_GET_LIST: lambda: bytes(EMPTY_LIST_LENGTH),
-            LD_LIST_QUERY: lambda: struct.pack("<II", 8, 0).ljust(EMPTY_LIST_LENGTH, b"\0"),
-        }
-        reply = replies.get(opcode)
+        reply = self._replies.get(opcode)
         if reply is None:
             return INVALID_DCMD
         self._scatter(frame, reply())
@@ -263,7 +301,7 @@ class MegaRaid(PciFunction):
         """An event log that never gets another entry: the command stays pending."""
         if len(self.state.waiting) >= MAX_COMMANDS:
             return INVALID_PARAMETER
-        self.state.waiting.append((frame.address, frame.u32(CONTEXT)))
+        self.state.waiting.append((frame.address, frame.u64(CONTEXT), frame.flags))
         return None
 
     def _controller_info(self) -> bytes:
@@ -274,7 +312,10 @@ class MegaRaid(PciFunction):
         name, serial = b"PERC-like RAID controller", b"PV000002"
         info[PRODUCT_NAME : PRODUCT_NAME + len(name)] = name
         info[SERIAL_NUMBER : SERIAL_NUMBER + len(serial)] = serial
-        struct.pack_into("<HHI", info, LIMITS, MAX_COMMANDS, MAX_SGE, 0)
+        info[HOST_INTERFACE], info[DEVICE_INTERFACE] = HOST_PCIE, DEVICE_SAS_3G
+        info[TOPOLOGY : TOPOLOGY + 4] = bytes((MAX_ARMS, MAX_SPANS, MAX_ARRAYS, MAX_VOLUMES))
+        struct.pack_into("<HHI", info, LIMITS, MAX_COMMANDS, MAX_SGE, MAX_REQUEST_SECTORS)
+        struct.pack_into("<H", info, MEMORY_SIZE, MEMORY_MIB)
         return bytes(info)
 
     def _scatter(self, frame: Frame, data: bytes) -> None:

@@ -211,10 +211,10 @@ def _text_write(mode: MemoryMode, even: bytearray, odd: bytearray) -> WritePath:
             if 0 <= at < length:
                 (odd if at & 1 else even)[at & 0xFFFE | page] = value & 0xFF
         elif size > 2 and not at & 1 and 0 <= at <= length - size:
-            data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
-            end = at + size
-            even[at | page : end | page : 2] = data[::2]
-            odd[at | page : end | page : 2] = data[1::2]
+            for address in range(at | page, at + size, 2):
+                even[address] = value & 0xFF
+                odd[address] = value >> 8 & 0xFF
+                value >>= 16
         else:
             _by_bytes(write_byte, at, size, value)
 

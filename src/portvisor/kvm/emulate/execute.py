@@ -508,6 +508,8 @@ class Emulator:
             self.io = IoRequest(KVM_EXIT_IO_IN, instruction.size, port, count)
             self._pending = instruction
             self._linear_rip = self._current_linear_rip()
+        elif len(data) != instruction.size * count:
+            raise ValueError(f"pio_in of port {port:#x} gave {len(data)} bytes for {count} x {instruction.size}")
         if self.steps is not None:
             self.steps.append(port_step(KVM_EXIT_IO_IN, port, instruction.size, count, data, data is not None))
         return data

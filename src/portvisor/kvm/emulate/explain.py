@@ -61,7 +61,7 @@ class Explanation:
     registers: dict[str, Change] = field(default_factory=dict)
     """The registers that changed."""
     memory: dict[int, bytes] = field(default_factory=dict)
-    """Physical address -> bytes stored there, in order; accessed and dirty flags left out."""
+    """Physical address -> bytes stored there, in order; with page tables of the caller's, their flags too."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -49,8 +49,10 @@ class HardwareVcpu:
     The thread that calls `run` first is the one whose wake-ups it gets.
     """
 
-    def __init__(self, fd: int, abilities: Abilities) -> None:
+    def __init__(self, fd: int, abilities: Abilities, memory: object) -> None:
+        """`memory` is what keeps the guest's memory in place; it lives as long as the vCPU."""
         self._fd = fd
+        self._memory = memory
         self._map = mmap.mmap(fd, abilities.run_size)
         self._view = memoryview(self._map)
         self.kvm_run = self._view[: abi.PIO_DATA + abi.PIO_DATA_SIZE]
@@ -248,10 +250,10 @@ class HardwareVcpu:
             if entry.function == 1:
                 self._signature = entry.eax
 
-    # --- reset --------------------------------------------------------------------------------------
-
     def set_a20(self, enabled: bool) -> None:
         """KVM has no A20 mask: nothing happens."""
+
+    # --- reset --------------------------------------------------------------------------------------
 
     def reset(self) -> None:
         self._finish_instruction()

@@ -74,7 +74,7 @@ class HardwareVm:
 
     def create_vcpu(self, vcpu_id: int) -> HardwareVcpu:
         fd = calls.call(self._fd, abi.KVM_CREATE_VCPU, vcpu_id, what=f"vCPU {vcpu_id}")
-        vcpu = HardwareVcpu(fd, self._abilities)
+        vcpu = HardwareVcpu(fd, self._abilities, self._slots)
         self._vcpus.append(vcpu)
         if self._ring is None and self._abilities.coalesced_mmio:
             self._ring = CoalescedRing(vcpu.page(abi.KVM_COALESCED_MMIO_PAGE_OFFSET))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from portvisor.kvm.abi import PAGE_SIZE
-from portvisor.kvm.api import EngineError
+from portvisor.kvm.api import EngineError, MemoryBus
 
 PHYSICAL_SPACE = 1 << 40
 LOW_SPACE = 1 << 32
@@ -47,19 +47,28 @@ class _Extent:
         return self.start < other.end and other.start < self.end
 
 
+@dataclass(frozen=True, slots=True)
+class _Slot(_Extent):
+    memory: mmap.mmap
+    offset: int
+    readonly: bool
+
+
 class AddressSpace:
     """Slots and holes of one VM."""
 
     def __init__(self, memory: PhysicalMemory) -> None:
         self._memory = memory
-        self._slots: dict[int, _Extent] = {}
+        self._slots: dict[int, _Slot] = {}
         self._holes: list[_Extent] = []
         self.changed = True
         """`settle` is due before the guest runs."""
+        self.bus: MemoryBus | None = None
+        """Where accesses go that meet no slot, and writes to read-only ones."""
 
     def set_region(self, slot: int, gpa: int, memory: mmap.mmap, offset: int, size: int, readonly: bool) -> None:
         """KVM_SET_USER_MEMORY_REGION: an existing slot is replaced; size 0 removes it."""
-        wanted = _Extent(gpa, gpa + size)
+        wanted = _Slot(gpa, gpa + size, memory, offset, readonly)
         what = f"memory slot {slot} at {gpa:#x}+{size:#x}"
         if offset < 0 or size < 0 or offset + size > len(memory):
             raise EngineError(f"{what}: {offset:#x}+{size:#x} is not inside {len(memory):#x} bytes of memory")
@@ -100,3 +109,33 @@ class AddressSpace:
             self._memory.map_hole(hole.start, hole.end - hole.start)
             self._holes.append(hole)
             start = hole.end
+
+    # --- what the guest would see, for the emulator: accesses never cross a page ------------------------
+
+    def _find(self, address: int) -> _Slot | None:
+        return next((slot for slot in self._slots.values() if slot.start <= address < slot.end), None)
+
+    def is_ram(self, address: int) -> bool:
+        """Whether a guest-physical address is in a slot that can be written."""
+        slot = self._find(address)
+        return slot is not None and not slot.readonly
+
+    def read(self, address: int, length: int) -> bytes:
+        """Bytes of a slot, or one access to the bus."""
+        slot = self._find(address)
+        if slot is not None:
+            start = slot.offset + address - slot.start
+            return slot.memory[start : start + length]
+        value = self.bus.read(address, length) if self.bus else -1
+        return (value & ((1 << 8 * length) - 1)).to_bytes(length, "little")
+
+    def write(self, address: int, data: bytes) -> bool:
+        """Store into a slot (True), or make one access to the bus (False)."""
+        slot = self._find(address)
+        if slot is not None and not slot.readonly:
+            start = slot.offset + address - slot.start
+            slot.memory[start : start + len(data)] = data
+            return True
+        if self.bus:
+            self.bus.write(address, len(data), int.from_bytes(data, "little"))
+        return False

@@ -17,6 +17,7 @@ ENV_SEGMENTS = 184  # es cs ss ds fs gs ldt tr gdt idt
 ENV_CONTROL = 424  # cr0 to cr8
 ENV_EFER = 592
 ENV_CR8 = 5556  # v_tpr
+ENV_DEBUG = 5400  # dr0 to dr7
 ENV_VENDOR = 5616
 ENV_VERSION = 5628
 ENV_FEATURES = 5632
@@ -29,6 +30,8 @@ SEGMENT = struct.Struct("<I4xQII")
 SEGMENT_ORDER = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr")
 TABLE_ORDER = ("gdt", "idt")
 CONTROL = struct.Struct("<9Q")
+DEBUG = struct.Struct("<8Q")
+INTEL = b"GenuineIntel"
 DWORD = struct.Struct("<I")
 QWORD = struct.Struct("<Q")
 
@@ -210,6 +213,28 @@ def set_features(cpu: CpuState, vendor: bytes, version: int, features: bytes) ->
     cpu.write_state(ENV_VERSION, DWORD.pack(version))
     cpu.write_state(ENV_FEATURES, features)
     cpu.flush(True)
+
+
+def is_intel(cpu: CpuState) -> bool:
+    """Whose CPUID the guest sees: makers differ in details."""
+    return cpu.read_state(ENV_VENDOR, len(INTEL)) == INTEL
+
+
+def get_debug_registers(cpu: CpuState) -> tuple[int, ...]:
+    """DR0 to DR7."""
+    return DEBUG.unpack(cpu.read_state(ENV_DEBUG, DEBUG.size))
+
+
+def set_dr6_bits(cpu: CpuState, bits: int) -> None:
+    """What a debug exception reports."""
+    offset = ENV_DEBUG + 6 * QWORD.size
+    (dr6,) = QWORD.unpack(cpu.read_state(offset, QWORD.size))
+    cpu.write_state(offset, QWORD.pack(dr6 | bits))
+
+
+def set_cr2(cpu: CpuState, address: int) -> None:
+    """The address of a page fault."""
+    cpu.write_state(ENV_CONTROL + 2 * QWORD.size, QWORD.pack(address))
 
 
 def _compute_hflags(cpu: CpuState) -> None:

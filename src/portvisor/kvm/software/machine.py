@@ -197,12 +197,6 @@ class SoftwareVcpu:
     def set_cpuid2(self, entries: Sequence[abi.CpuidEntry]) -> None:
         self._ops.vcpu_after_set_cpuid(self._open(), entries)
 
-    def set_string_io(self, emulator: Callable[[], None] | None) -> None:
-        """Let `emulator` execute every INS and OUTS: called with the guest at the instruction, it changes
-        registers and memory as the instruction would. None: the engine does it.
-        """
-        self._ops.set_string_io(self._open(), emulator)
-
     def set_tsc_source(self, source: Callable[[], int] | None) -> None:
         """Let a function give the guest's TSC; None: the host's monotonic clock at the rate that CPUID tells."""
         self._ops.set_tsc_source(self._open(), source)

@@ -63,7 +63,8 @@ static PyObject *cpu_eflags(Cpu *c, PyObject *Py_UNUSED(ignored))
 {
     if (!c->uc)
         return require_stopped(c), NULL;
-    return PyLong_FromUnsignedLongLong(c->running ? U.read_eflags(c->env) | (EFLAGS(c) & (FL_VM | FL_RF)) : EFLAGS(c));
+    uint64_t running = c->running ? U.read_eflags(c->env) : 0;
+    return PyLong_FromUnsignedLongLong(running | (EFLAGS(c) & (c->running ? FL_VM | FL_RF : UINT64_MAX)));
 }
 
 static void forget_events(Cpu *c)
@@ -103,14 +104,14 @@ static PyObject *cpu_save_state(Cpu *c, PyObject *Py_UNUSED(ignored))
     if (require_stopped(c))
         return NULL;
     if (c->replay.count || c->queued_vector >= 0 || c->exception >= 0)
-        return PyErr_SetString(EngineError, "an instruction or interrupt is under way: run() with immediate_exit first"), NULL;
+        return PyErr_SetString(EngineError, "an instruction is under way: run() with immediate_exit first"), NULL;
     PyObject *state = PyBytes_FromStringAndSize(NULL, SAVED_STATE_SIZE);
     if (!state)
         return NULL;
     char *bytes = PyBytes_AS_STRING(state);
     uint64_t tsc = host_tsc(c);
     memcpy(bytes, c->env, ENV_END_RESET_FIELDS);
-    memset(bytes + ENV_BREAKPOINTS, 0, ENV_OLD_EXCEPTION - ENV_BREAKPOINTS); /* host pointers: of no use to others */
+    memset(bytes + ENV_BREAKPOINTS, 0, ENV_OLD_EXCEPTION - ENV_BREAKPOINTS); /* host pointers */
     memcpy(bytes + ENV_END_RESET_FIELDS, &tsc, sizeof tsc);
     return state;
 }
@@ -165,7 +166,7 @@ static PyObject *cpu_map_memory(Cpu *c, PyObject *arguments)
     int error = 0, permissions = UC_PROT_READ | UC_PROT_EXEC | (readonly ? 0 : UC_PROT_WRITE);
     if (!new.protected)
         PyErr_NoMemory();
-    else if (offset + size > (unsigned long long)new.view.len || offset + size < size || (uintptr_t)new.host & (PAGE - 1))
+    else if (offset + size > (uint64_t)new.view.len || offset + size < size || (uintptr_t)new.host & (PAGE - 1))
         PyErr_SetString(EngineError, "a memory slot must be pages inside its buffer");
     else if ((error = U.uc_mem_map_ptr(c->uc, gpa, size, permissions, new.host)))
         unicorn_failed("cannot map memory", error);
@@ -365,8 +366,9 @@ static int put_tables(PyObject **tables, PyObject *object, const char *name)
     PyObject *three = object == Py_None ? NULL : PyObject_GetAttrString(object, name);
     if (!three && PyErr_Occurred())
         return -1;
+    bool three_of_them = three && PyTuple_Check(three) && PyTuple_GET_SIZE(three) == 3;
     for (int i = 0; i < 3; i++) {
-        PyObject *table = three && PyTuple_Check(three) && PyTuple_GET_SIZE(three) == 3 ? PyTuple_GET_ITEM(three, i) : NULL;
+        PyObject *table = three_of_them ? PyTuple_GET_ITEM(three, i) : NULL;
         if (three && (!table || !PyList_CheckExact(table))) {
             Py_DECREF(three);
             PyErr_Format(PyExc_TypeError, "%s must be a tuple of three lists", name);
@@ -380,9 +382,13 @@ static int put_tables(PyObject **tables, PyObject *object, const char *name)
 
 static PyObject *cpu_serve_ports(Cpu *c, PyObject *tables)
 {
-    if (put_tables(c->tables[0], tables, "reads") || put_tables(c->tables[1], tables, "writes") ||
-        put_attribute(&c->read_block, tables, "read_block") || put_attribute(&c->write_block, tables, "write_block") ||
-        put_attribute(&c->failed, tables, "failed"))
+    if (put_tables(c->tables[0], tables, "reads") || put_tables(c->tables[1], tables, "writes"))
+        return NULL;
+    if (put_attribute(&c->read_block, tables, "read_block"))
+        return NULL;
+    if (put_attribute(&c->write_block, tables, "write_block"))
+        return NULL;
+    if (put_attribute(&c->failed, tables, "failed"))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -418,6 +424,12 @@ static PyObject *cpu_set_interrupt_source(Cpu *c, PyObject *source)
     put(&c->source, source == Py_None ? NULL : Py_NewRef(source));
     raise_pending(c, PENDING_IRQ);
     Py_RETURN_NONE;
+}
+
+/* Whether something is due between two elements of a string instruction. */
+static PyObject *cpu_interrupted(Cpu *c, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(c->uc && due_now(c));
 }
 
 static PyObject *cpu_set_tsc(Cpu *c, PyObject *arguments)
@@ -471,7 +483,8 @@ static bool registers_agree(Cpu *c)
     good = good && U.uc_reg_read(c->uc, UC_X86_REG_CR2, &value) == 0 && value == pattern + 1;
     good = good && (char *)c->icount_high == c->env + ENV_ICOUNT_DECR + 2;
     good = good && PTR(PTR(c->cs, CS_CLASS), CLASS_TLB_FILL) == (void *)(uintptr_t)U.tlb_fill;
-    good = good && U32(c->uc, UC_V_L1_SIZE) == 1024 && U32(c->uc, UC_V_L1_SHIFT) == 30 && U32(c->uc, UC_V_L2_LEVELS) == 2;
+    good = good && U32(c->uc, UC_V_L1_SIZE) == 1024 && U32(c->uc, UC_V_L1_SHIFT) == 30;
+    good = good && U32(c->uc, UC_V_L2_LEVELS) == 2;
     U.cpu_reset(c->cs);
     good = good && U64(c->env, ENV_EIP) == 0xfff0 && SEG(c, CS)->base == 0xffff0000 && HFLAGS(c) == HF_ADDSEG;
     return good && I32(c->env, ENV_OLD_EXCEPTION) == -1 && U64(c->env, ENV_DR + 56) == 0x400;
@@ -488,7 +501,8 @@ static bool execution_agrees(Cpu *c)
     if (U.uc_mem_map_ptr(c->uc, VECTOR_PAGE, PAGE, UC_PROT_READ | UC_PROT_EXEC, page))
         return false;
     bool good = U.uc_emu_start(c->uc, U64(c->env, ENV_EIP), 0, 0, 0) == 0 && U32(c->cs, CS_HALTED) == 1;
-    good = good && U64(c->env, ENV_EIP) == 0xfff3 && host_address(c, VECTOR_PAGE + VECTOR, MMU_FETCH) == page + VECTOR;
+    good = good && U64(c->env, ENV_EIP) == 0xfff3;
+    good = good && host_address(c, VECTOR_PAGE + VECTOR, MMU_FETCH) == page + VECTOR;
     good = good && has_code(c, U.ram_addr_from_host(c->uc, page));
     U.tb_flush(c->cs);
     good = good && !has_code(c, U.ram_addr_from_host(c->uc, page));
@@ -498,15 +512,23 @@ static bool execution_agrees(Cpu *c)
 static int add_hooks(Cpu *c)
 {
     static const struct { int type, instruction; void *function; } hooks[] = {
-        {UC_HOOK_INSN, INS_IN, on_in}, {UC_HOOK_INSN, INS_OUT, on_out}, {UC_HOOK_INTR, 0, on_exception},
-        {UC_HOOK_INSN_INVALID, 0, on_invalid_instruction}, {UC_HOOK_INSN, INS_SYSCALL, on_syscall},
-        {UC_HOOK_INSN, INS_SYSENTER, on_sysenter}, {UC_HOOK_INSN, INS_CPUID, on_cpuid}, {UC_HOOK_INSN, INS_RDTSC, on_rdtsc},
-        {UC_HOOK_INSN, INS_RDTSCP, on_rdtscp}, {UC_HOOK_MEM_WRITE_PROT, 0, on_rom_write},
+        {UC_HOOK_INSN, INS_IN, on_in}, /* the first to be found by Unicorn's search */
+        {UC_HOOK_INSN, INS_OUT, on_out},
+        {UC_HOOK_INSN, INS_SYSCALL, on_syscall},
+        {UC_HOOK_INSN, INS_SYSENTER, on_sysenter},
+        {UC_HOOK_INSN, INS_CPUID, on_cpuid},
+        {UC_HOOK_INSN, INS_RDTSC, on_rdtsc},
+        {UC_HOOK_INSN, INS_RDTSCP, on_rdtscp},
+        {UC_HOOK_INTR, 0, on_exception},
+        {UC_HOOK_INSN_INVALID, 0, on_invalid_instruction},
+        {UC_HOOK_MEM_WRITE_PROT, 0, on_rom_write},
         {UC_HOOK_EDGE_GENERATED, 0, on_translation},
     };
+    const uint64_t everywhere[] = {1, 0}; /* begin > end */
     for (size_t i = 0; i < sizeof hooks / sizeof *hooks; i++) {
         size_t handle;
-        int error = U.uc_hook_add(c->uc, &handle, hooks[i].type, hooks[i].function, c, UINT64_C(1), UINT64_C(0), hooks[i].instruction);
+        int error = U.uc_hook_add(c->uc, &handle, hooks[i].type, hooks[i].function, c, everywhere[0], everywhere[1],
+                                  hooks[i].instruction);
         if (error)
             return unicorn_failed("cannot add a hook", error), -1;
     }
@@ -673,6 +695,7 @@ static PyMethodDef cpu_methods[] = {
     {"serve_memory", (PyCFunction)cpu_serve_memory, METH_O, NULL},
     {"set_io_bus", (PyCFunction)cpu_set_io_bus, METH_VARARGS, NULL},
     {"set_interrupt_source", (PyCFunction)cpu_set_interrupt_source, METH_O, NULL},
+    {"interrupted", (PyCFunction)cpu_interrupted, METH_NOARGS, NULL},
     {"set_tsc", (PyCFunction)cpu_set_tsc, METH_VARARGS, NULL},
     {"set_a20", (PyCFunction)cpu_set_a20, METH_O, NULL},
     {"set_cpuid", (PyCFunction)cpu_set_cpuid, METH_O, NULL},
@@ -728,7 +751,11 @@ static PyObject *load(PyObject *Py_UNUSED(module), PyObject *arguments)
 
 static PyMethodDef module_methods[] = {{"load", load, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
 static struct PyModuleDef module_definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_softcpu", .m_doc = "Unicorn 2.1.4 as the processor of a PC.", .m_size = -1, .m_methods = module_methods,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_softcpu",
+    .m_doc = "Unicorn 2.1.4 as the processor of a PC.",
+    .m_size = -1,
+    .m_methods = module_methods,
 };
 
 PyMODINIT_FUNC PyInit__softcpu(void)

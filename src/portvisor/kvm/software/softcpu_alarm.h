@@ -5,7 +5,7 @@
 #include "softcpu_state.h"
 
 #define NEVER INT64_MAX
-#define TICK_NS INT64_C(10000000) /* how often signals are looked at while a guest spins */
+#define TICK_NS INT64_C(2000000) /* how often signals and waiting threads are looked at while a guest spins */
 enum { IDLE_TICKS = 100 };        /* ticks without a running guest after which the thread sleeps */
 
 /* Any thread, and signal handlers: no Python, no locks. */

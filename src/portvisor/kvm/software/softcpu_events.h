@@ -31,15 +31,16 @@ static void tick(Cpu *c)
 static int acknowledge(Cpu *c)
 {
     int vector = -1, pending = 0;
+    atomic_fetch_and(&c->pending, ~(unsigned)PENDING_IRQ); /* before the look, as it may be set again meanwhile */
     PyObject *level = PyObject_GetAttr(c->source, name_pending), *result = NULL;
     if (level) {
         pending = PyObject_IsTrue(level);
         Py_DECREF(level);
     }
-    if (pending == 0)
-        atomic_fetch_and(&c->pending, ~(unsigned)PENDING_IRQ);
-    if (pending > 0)
+    if (pending > 0) {
+        atomic_fetch_or(&c->pending, PENDING_IRQ); /* there may be another one behind it */
         result = PyObject_CallNoArgs(c->acknowledge);
+    }
     if (result) {
         vector = PyLong_AsLong(result);
         Py_DECREF(result);
@@ -55,7 +56,7 @@ static int acknowledge(Cpu *c)
     return vector;
 }
 
-/* CPUClass.cpu_exec_interrupt: between two blocks, on entry and when icount_high was set. True: CPU state changed. */
+/* CPUClass.cpu_exec_interrupt: between two blocks, on entry and when icount_high was set. True: state changed. */
 static bool on_boundary(void *cs, int request)
 {
     Cpu *c = current;
@@ -111,7 +112,8 @@ static void on_syscall(void *uc, void *user)
     (void)uc;
     if (!(U64(c->env, ENV_EFER) & EFER_SCE))
         raise_in_guest(c, EXC_UD, 0);
-    uint64_t eflags = U.read_eflags(c->env), star = U64(c->env, ENV_STAR), rip = U64(c->env, ENV_EIP) + SYSTEM_CALL_LENGTH;
+    uint64_t eflags = U.read_eflags(c->env), star = U64(c->env, ENV_STAR);
+    uint64_t rip = U64(c->env, ENV_EIP) + SYSTEM_CALL_LENGTH;
     uint32_t selector = (star >> 32) & 0xffff;
     uint64_t target, clear;
     if (*hflags & HF_LMA) {
@@ -147,8 +149,9 @@ static void on_sysenter(void *uc, void *user)
     *hflags = (*hflags & ~(uint32_t)HF_CPL) | HF_CS32 | HF_SS32;
     if (long_mode)
         *hflags = (*hflags & ~(uint32_t)HF_ADDSEG) | HF_CS64;
-    REG(c, RSP) = long_mode ? U64(c->env, ENV_SYSENTER_ESP) : (uint32_t)U64(c->env, ENV_SYSENTER_ESP);
-    U64(c->env, ENV_EIP) = (long_mode ? U64(c->env, ENV_SYSENTER_EIP) : (uint32_t)U64(c->env, ENV_SYSENTER_EIP)) - SYSTEM_CALL_LENGTH;
+    uint64_t width = long_mode ? UINT64_MAX : UINT32_MAX;
+    REG(c, RSP) = U64(c->env, ENV_SYSENTER_ESP) & width;
+    U64(c->env, ENV_EIP) = (U64(c->env, ENV_SYSENTER_EIP) & width) - SYSTEM_CALL_LENGTH;
 }
 
 static const KvmCpuid *find_cpuid(Cpu *c, uint32_t function, uint32_t index)
@@ -165,8 +168,9 @@ static int on_cpuid(void *uc, void *user)
     Cpu *c = user;
     uint32_t function = REG(c, RAX), index = REG(c, RCX);
     (void)uc;
-    const KvmCpuid *entry = find_cpuid(c, function, index), *first = find_cpuid(c, 0, 0);
-    bool extended = function >= 0x80000000 && find_cpuid(c, 0x80000000, 0) && function <= find_cpuid(c, 0x80000000, 0)->eax;
+    const KvmCpuid *entry = find_cpuid(c, function, index);
+    const KvmCpuid *first = find_cpuid(c, 0, 0), *first_extended = find_cpuid(c, 0x80000000, 0);
+    bool extended = function >= 0x80000000 && first_extended && function <= first_extended->eax;
     if (!entry && first && function > first->eax && !extended)
         entry = find_cpuid(c, first->eax, index);
     REG(c, RAX) = entry ? entry->eax : 0;

@@ -13,7 +13,7 @@ static PyObject *call(PyObject *function, PyObject *a, PyObject *b, PyObject *th
     return PyObject_Vectorcall(function, arguments + 1, (third ? 3 : 2) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
-/* The Python exception that is set goes to tables.failed; what that raises, and what is not an Exception, to run(). */
+/* The Python exception that is set goes to tables.failed; what that raises, and what is no Exception, to run(). */
 static uint32_t port_failed(Cpu *c, uint32_t port, int size, bool write)
 {
     PyObject *type, *value, *traceback, *result = NULL;
@@ -90,7 +90,7 @@ static Instruction decode(Cpu *c)
 {
     bool code64 = HFLAGS(c) & HF_CS64;
     int bits = code64 ? 64 : HFLAGS(c) & HF_CS32 ? 32 : 16, other = code64 || bits == 16 ? 32 : 16;
-    Instruction insn = {false, false, bits, DS};
+    Instruction insn = {.address_bits = bits, .segment = DS};
     uint64_t rip = linear_rip(c);
     const uint8_t *code = host_address(c, rip, MMU_FETCH);
 
@@ -111,10 +111,11 @@ static Instruction decode(Cpu *c)
         case 0x65: insn.segment = GS; break;
         case 0x66: break;
         case 0x67: insn.address_bits = other; break;
-        case 0xf0: raise_in_guest(c, EXC_UD, 0); /* LOCK is never valid here */
+        case 0xf0: insn.lock = true; break;
         case 0xf2:
         case 0xf3: insn.rep = true; break;
-        case 0x6c: case 0x6d: case 0x6e: case 0x6f: insn.string = true; return insn;
+        case 0x6c: case 0x6d: insn.input = true; /* fall through */
+        case 0x6e: case 0x6f: insn.string = true; return insn;
         default:
             if (!code64 || (byte & 0xf0) != 0x40) /* REX */
                 return insn;
@@ -136,41 +137,55 @@ static void add_to_register(Cpu *c, int number, int bits, uint64_t amount)
     REG(c, number) = bits == 32 ? (uint32_t)value : value;
 }
 
-/* How many elements of a REP INS/OUTS with DF=0 lie in one page and one segment from here on; 0 or 1: not a block.
- * *address becomes the linear address of the first. */
-static uint64_t block_elements(Cpu *c, const Instruction *insn, int size, int segment, int pointer, uint64_t *address)
+/* Whether a segment lets the access pass; only limits are left to look at. */
+static bool may_access(Cpu *c, int segment, int access)
 {
-    uint64_t mask = address_mask(insn->address_bits), offset = REG(c, pointer) & mask;
-    bool code64 = HFLAGS(c) & HF_CS64;
     uint32_t flags = SEG(c, segment)->flags;
-    if (!insn->rep || I32(c->env, ENV_DF) != 1 || (EFLAGS(c) & FL_TF))
-        return 0;
-    uint64_t count = REG(c, RCX) & mask;
-    *address = offset + (code64 && segment < FS ? 0 : SEG(c, segment)->base);
-    if (!code64)
-        *address = (uint32_t)*address;
-    uint64_t room = (PAGE - (*address & 0xfff)) / size;
-    if (!code64) { /* the limit cuts a block short; an element beyond it is left to the slow path */
-        uint64_t limit = SEG(c, segment)->limit & mask;
-        if ((flags & (DESC_CODE | DESC_EXPAND_DOWN)) == DESC_EXPAND_DOWN)
-            return 0;
-        uint64_t fit = offset > limit ? 0 : (limit - offset + 1) / size;
-        room = fit < room ? fit : room;
-    }
-    return count < room ? count : room;
+    if (HFLAGS(c) & HF_CS64)
+        return true;
+    if (!(flags & DESC_P))
+        return false;
+    if (flags & DESC_CODE)
+        return access == MMU_LOAD && (flags & DESC_RW);
+    return !(flags & DESC_EXPAND_DOWN) && (access == MMU_LOAD || (flags & DESC_RW));
 }
 
-/* Where a REP INS may store several elements at once. */
-typedef struct { uint64_t count; uint8_t *host; Slot *slot; } Block;
+/* The elements of an INS or OUTS that can be moved at once: they lie in one page and segment, go upwards, and
+ * nothing is to happen between them. host is NULL if even one element is beyond what Unicorn does exactly. */
+typedef struct {
+    uint64_t count;
+    uint8_t *host;
+    Slot *slot;
+    bool device; /* the element lies in no memory */
+} Block;
 
-static Block input_block(Cpu *c, int size, const Instruction *insn)
+static Block find_block(Cpu *c, const Instruction *insn, int size, int segment, int pointer, int access)
 {
-    uint64_t address, count = insn->string ? block_elements(c, insn, size, ES, RDI, &address) : 0;
-    uint8_t *host = count > 1 ? host_address(c, address, MMU_STORE) : NULL;
-    Slot *slot = host ? slot_of_host(c, host) : NULL;
-    if (!slot || PAGE_OF(address) == PAGE_OF(linear_rip(c))) /* the translation that runs is not to be dropped */
-        return (Block){.count = 1};
-    return (Block){count, host, slot};
+    Block block = {.count = 1};
+    bool code64 = HFLAGS(c) & HF_CS64, user = (HFLAGS(c) & HF_CPL) == 3;
+    if (!insn->string || !may_access(c, segment, access) || ((EFLAGS(c) & FL_AC) && user) || (HFLAGS(c) & HF_IOBPT))
+        return block;
+    uint64_t mask = address_mask(insn->address_bits), offset = REG(c, pointer) & mask;
+    uint64_t address = offset + (code64 && segment < FS ? 0 : SEG(c, segment)->base);
+    if (!code64)
+        address = (uint32_t)address;
+    uint64_t room = (PAGE - (address & 0xfff)) / size;
+    if (!code64) {
+        uint64_t limit = SEG(c, segment)->limit & mask, fit = offset > limit ? 0 : (limit - offset + 1) / size;
+        room = fit < room ? fit : room;
+    }
+    uint8_t *host = room ? host_address(c, address, access) : NULL;
+    block.slot = host ? slot_of_host(c, host) : NULL;
+    block.device = room && !host;
+    if (!block.slot)
+        return block;
+    block.host = host;
+    bool own_code = access == MMU_STORE && PAGE_OF(address) == PAGE_OF(linear_rip(c)); /* a translation that runs */
+    if (insn->rep && I32(c->env, ENV_DF) == 1 && !(EFLAGS(c) & FL_TF) && !own_code) {
+        uint64_t count = REG(c, RCX) & mask;
+        block.count = count < room ? count : room;
+    }
+    return block;
 }
 
 /* All but the first element of a block are stored here, the first one, which is returned, by the instruction. */
@@ -188,7 +203,8 @@ static uint32_t store_block(Cpu *c, int size, const Instruction *insn, const Blo
 
 static uint32_t read_block(Cpu *c, uint32_t port, int size, const Instruction *insn, const Block *block)
 {
-    PyObject *number = PyLong_FromUnsignedLongLong(block->count), *data = NULL, *port_number = PyLong_FromUnsignedLong(port);
+    PyObject *port_number = PyLong_FromUnsignedLong(port), *number = PyLong_FromUnsignedLongLong(block->count);
+    PyObject *data = NULL;
     if (number && port_number)
         data = call(c->read_block, port_number, size_object[size], number);
     Py_XDECREF(number);
@@ -204,14 +220,10 @@ static uint32_t read_block(Cpu *c, uint32_t port, int size, const Instruction *i
     return first;
 }
 
-/* REP OUTS, likewise: the registers are left as if only the last element of the block remained. */
-static bool write_string(Cpu *c, uint32_t port, int size, const Instruction *insn)
+/* Afterwards the registers are as if only the last element of the block remained. */
+static void write_block(Cpu *c, uint32_t port, int size, const Instruction *insn, const Block *block)
 {
-    uint64_t address, count = block_elements(c, insn, size, insn->segment, RSI, &address);
-    uint8_t *host = count > 1 ? host_address(c, address, MMU_LOAD) : NULL;
-    if (!host)
-        return false;
-    PyObject *data = PyBytes_FromStringAndSize((char *)host, count * size), *result = NULL;
+    PyObject *data = PyBytes_FromStringAndSize((char *)block->host, block->count * size), *result = NULL;
     PyObject *port_number = PyLong_FromUnsignedLong(port);
     if (data && port_number)
         result = call(c->write_block, port_number, size_object[size], data);
@@ -221,14 +233,15 @@ static bool write_string(Cpu *c, uint32_t port, int size, const Instruction *ins
         Py_DECREF(result);
     else
         port_failed(c, port, size, true);
-    add_to_register(c, RSI, insn->address_bits, (count - 1) * size);
-    add_to_register(c, RCX, insn->address_bits, 1 - count);
-    return true;
+    add_to_register(c, RSI, insn->address_bits, (block->count - 1) * size);
+    add_to_register(c, RCX, insn->address_bits, 1 - block->count);
 }
 
-/* Permission by IOPL and the TSS; #GP leaves by longjmp. */
-static void check_permission(Cpu *c, uint32_t port, int size)
+/* LOCK, and the permission by IOPL and the TSS: #UD and #GP leave by longjmp. */
+static void check_allowed(Cpu *c, const Instruction *insn, uint32_t port, int size)
 {
+    if (insn->lock)
+        raise_in_guest(c, EXC_UD, 0);
     if ((HFLAGS(c) & HF_CPL) <= ((EFLAGS(c) >> FL_IOPL_SHIFT) & 3) && !(EFLAGS(c) & FL_VM))
         return;
     (size == 1 ? U.check_iob : size == 2 ? U.check_iow : U.check_iol)(c->env, port);
@@ -264,15 +277,16 @@ static _Noreturn void leave_for_io(Cpu *c, int kind, uint32_t port, int size, ui
     leave_at_instruction(c, EXIT_IO);
 }
 
+
 static uint32_t on_in(void *uc, uint32_t port, int size, void *user)
 {
     Cpu *c = user;
     uint64_t answer;
     uint32_t value;
     (void)uc;
-    check_permission(c, port, size);
     Instruction insn = decode(c);
-    Block block = input_block(c, size, &insn);
+    check_allowed(c, &insn, port, size);
+    Block block = find_block(c, &insn, size, ES, RDI, MMU_STORE);
     if (replayed(c, PORT_READ, port, size, &answer)) {
         if (block.count > c->replay.elements)
             block.count = c->replay.elements;
@@ -280,7 +294,7 @@ static uint32_t on_in(void *uc, uint32_t port, int size, void *user)
     }
     if (c->error[0])
         leave_at_instruction(c, EXIT_INTR);
-    if (insn.string && c->intercept_strings)
+    if (insn.string && !block.host && c->intercept_strings)
         leave_at_instruction(c, EXIT_STRING_IO);
     if (!c->failed)
         leave_for_io(c, PORT_READ, port, size, block.count, 0);
@@ -295,19 +309,22 @@ static void on_out(void *uc, uint32_t port, int size, uint32_t value, void *user
     Cpu *c = user;
     uint64_t ignored;
     (void)uc;
-    check_permission(c, port, size);
     Instruction insn = decode(c);
+    check_allowed(c, &insn, port, size);
     if (replayed(c, PORT_WRITE, port, size, &ignored))
         return;
     if (c->error[0])
         leave_at_instruction(c, EXIT_INTR);
-    if (insn.string && c->intercept_strings)
+    Block block = find_block(c, &insn, size, insn.segment, RSI, MMU_LOAD);
+    if (insn.string && !block.host && !block.device && c->intercept_strings) /* a device has been read already */
         leave_at_instruction(c, EXIT_STRING_IO);
     if (!io_bus_write(c, port, size, value)) {
         if (!c->failed)
             leave_for_io(c, PORT_WRITE, port, size, 1, value);
-        if (insn.string && write_string(c, port, size, &insn))
+        if (block.count > 1) {
+            write_block(c, port, size, &insn, &block);
             return;
+        }
         port_write(c, port, size, value);
     }
     if (due_now(c))
@@ -321,7 +338,9 @@ static void leave_for_mmio(Cpu *c, int kind, uint64_t address, unsigned size, ui
 {
     uint8_t *mmio = c->run + RUN_UNION;
     uintptr_t translated_pc = U64(c->cs, CS_MEM_IO_PC);
-    if (!translated_pc || !U.cpu_restore_state(c->cs, translated_pc, true) || !keep_access(c, kind, address, size, 0))
+    if (!translated_pc || !U.cpu_restore_state(c->cs, translated_pc, true))
+        return;
+    if (!keep_access(c, kind, address, size, 0))
         return;
     c->replay.elements = 1;
     U64(mmio, 0) = address;
@@ -355,6 +374,16 @@ static uint64_t on_mmio_read(void *uc, uint64_t offset, unsigned size, void *bas
     return value;
 }
 
+/* Whether a store is the zero that Unicorn puts into the destination of an INS before it reads the port. */
+static bool probes_for_ins(Cpu *c)
+{
+    uintptr_t translated_pc = U64(c->cs, CS_MEM_IO_PC);
+    if (!translated_pc || !U.cpu_restore_state(c->cs, translated_pc, false))
+        return false;
+    Instruction insn = decode(c);
+    return insn.string && insn.input;
+}
+
 static void on_mmio_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *base)
 {
     Cpu *c = current;
@@ -363,6 +392,8 @@ static void on_mmio_write(void *uc, uint64_t offset, unsigned size, uint64_t val
     if (size < 8)
         value &= (UINT64_C(1) << 8 * size) - 1;
     if (replayed(c, MEMORY_WRITE, address, size, &ignored))
+        return;
+    if (value == 0 && c->intercept_strings && probes_for_ins(c))
         return;
     if (!c->bus_write)
         leave_for_mmio(c, MEMORY_WRITE, address, size, value);

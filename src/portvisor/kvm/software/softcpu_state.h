@@ -17,7 +17,12 @@ enum { ES, CS, SS, DS, FS, GS };
 enum { FL_TF = 1 << 8, FL_IF = 1 << 9, FL_IOPL_SHIFT = 12, FL_RF = 1 << 16, FL_VM = 1 << 17, FL_AC = 1 << 18 };
 enum { EFER_SCE = 1 };
 enum { EXC_UD = 6, EXC_GP = 13 };
-enum { DESC_EXPAND_DOWN = 1 << 10, DESC_CODE = 1 << 11 }; /* in SegmentCache.flags */
+enum { /* in SegmentCache.flags */
+    DESC_RW = 1 << 9, /* data: writable; code: readable */
+    DESC_EXPAND_DOWN = 1 << 10,
+    DESC_CODE = 1 << 11,
+    DESC_P = 1 << 15,
+};
 enum { FLAT_CODE = 0xc09b00, FLAT_CODE_64 = 0xa09b00, FLAT_DATA = 0xc09300 };
 
 enum { /* linux/kvm.h: exit reasons, and ours beyond them */
@@ -26,7 +31,8 @@ enum { /* linux/kvm.h: exit reasons, and ours beyond them */
 };
 enum { /* struct kvm_run */
     RUN_REQUEST_INTERRUPT_WINDOW = 0, RUN_IMMEDIATE_EXIT = 1, RUN_EXIT_REASON = 8, RUN_READY_FOR_INJECTION = 12,
-    RUN_IF_FLAG = 13, RUN_FLAGS = 14, RUN_CR8 = 16, RUN_UNION = 32, RUN_MMIO_DATA = 40, PIO_DATA = PAGE, RUN_SIZE = 3 * PAGE,
+    RUN_IF_FLAG = 13, RUN_FLAGS = 14, RUN_CR8 = 16, RUN_UNION = 32, RUN_MMIO_DATA = 40, PIO_DATA = PAGE,
+    RUN_SIZE = 3 * PAGE,
 };
 enum { INTERNAL_ERROR_EMULATION = 1, CPUID_SIGNIFICANT_INDEX = 1 };
 typedef struct { uint32_t function, index, flags, eax, ebx, ecx, edx, padding[3]; } KvmCpuid;
@@ -41,10 +47,14 @@ typedef struct { /* RAM or ROM of the guest */
     Py_buffer view;
 } Slot;
 
-typedef struct { bool string, rep; int address_bits, segment; } Instruction;
+typedef struct { bool string, input, rep, lock; int address_bits, segment; } Instruction; /* input: an INS */
 
 /* An access that an instruction has made already, should the instruction start over. */
-typedef struct { enum { PORT_READ, PORT_WRITE, MEMORY_READ, MEMORY_WRITE } kind; unsigned size; uint64_t address, value; } Access;
+typedef struct {
+    enum { PORT_READ, PORT_WRITE, MEMORY_READ, MEMORY_WRITE } kind;
+    unsigned size;
+    uint64_t address, value;
+} Access;
 
 enum { MAX_SLOTS = 64, MAX_REPLAY = 80 }; /* FXSAVE makes 64 accesses */
 enum { /* Cpu.pending: why to come out of translated code at the next block */
@@ -58,12 +68,18 @@ typedef struct {
     char *cs, *env;        /* Unicorn's CPUState and CPUX86State */
     uint16_t *icount_high; /* nonzero: come out of translated code at the next block */
     atomic_uint pending;
-    bool running, intercept_strings;
+    bool running, intercept_strings; /* give up on an INS or OUTS that is not plain: EXIT_STRING_IO */
     int reason;         /* why the guest was left; 0 while it runs */
     PyObject *error[3]; /* an exception on its way out of run() */
     uint8_t *run;       /* struct kvm_run */
     Py_buffer run_view;
-    struct { Access done[MAX_REPLAY]; int count, next; uint32_t elements; bool answer_expected; uint64_t rip; } replay;
+    struct {
+        Access done[MAX_REPLAY];
+        int count, next;      /* next: the first that has not been repeated yet */
+        uint32_t elements;    /* of the block that the last access stands for */
+        bool answer_expected; /* user space gives the last access its value */
+        uint64_t rip;
+    } replay; /* see softcpu_leave.h */
     PyObject *tables[2][3], *read_block, *write_block, *failed; /* port space: reads and writes by size >> 1 */
     PyObject *io_bus_write;                                     /* offered the writes to io_bus_ports first */
     uint8_t io_bus_ports[0x10000 / 8];

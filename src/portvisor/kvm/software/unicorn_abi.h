@@ -18,7 +18,7 @@ enum { /* struct uc_struct */
     UC_STOP_REQUEST = 1389,
     UC_NO_EXIT_REQUEST = 2034,
 };
-enum { L2_ENTRIES_BITS = 10, PAGE_DESC_SIZE = 24 }; /* of the radix tree under l1_map; PageDesc starts with first_tb */
+enum { L2_ENTRIES_BITS = 10, PAGE_DESC_SIZE = 24 }; /* of the tree under l1_map; PageDesc starts with first_tb */
 
 enum { /* CPUState */
     CS_EXIT_REQUEST = 21,
@@ -73,6 +73,7 @@ enum { /* hflags */
     HF_LMA = 1 << 14,
     HF_CS64 = 1 << 15,
     HF_SMAP = 1 << 23,
+    HF_IOBPT = 1 << 24, /* an I/O breakpoint is armed */
 };
 
 enum { MMU_LOAD, MMU_STORE, MMU_FETCH };
@@ -92,7 +93,13 @@ enum {
     UC_HOOK_EDGE_GENERATED = 1 << 15,
 };
 enum { /* UC_X86_INS_* */
-    INS_CPUID = 113, INS_IN = 218, INS_OUT = 500, INS_RDTSC = 608, INS_RDTSCP = 609, INS_SYSCALL = 699, INS_SYSENTER = 700,
+    INS_CPUID = 113,
+    INS_IN = 218,
+    INS_OUT = 500,
+    INS_RDTSC = 608,
+    INS_RDTSCP = 609,
+    INS_SYSCALL = 699,
+    INS_SYSENTER = 700,
 };
 enum { UC_CTL_USE_EXITS = 4, UC_CTL_CPU_MODEL = 7, UC_CTL_TCG_BUFFER_SIZE = 13 };
 #define UC_CTL_WRITE(type, arguments) ((type) | (arguments) << 26 | 1 << 30)

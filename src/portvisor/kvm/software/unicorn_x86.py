@@ -14,6 +14,7 @@ from portvisor.kvm.abi import RUN_APIC_BASE, RUN_INTERNAL_DATA, CpuidEntry, Sreg
 from portvisor.kvm.api import EngineError, InterruptSource, MemoryBus, PortTables
 from portvisor.kvm.software import cpu_state, cpuid
 from portvisor.kvm.software.address_space import AddressSpace
+from portvisor.kvm.software.string_io import A20, StringIo
 from portvisor.kvm.software.vendor import BusWrite, VendorOps
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ CPU_MODEL_QEMU64 = 0
 CODE_BUFFER_SIZE = 128 << 20
 """Room for translations; when it is full, all are dropped."""
 EXIT_STRING_IO = 1000
-"""`_softcpu`: the guest is at an INS/OUTS that `string_io` is to execute."""
+"""`_softcpu`: the guest is at an INS or OUTS for the emulator."""
+
+
+def _nobody_listens(port: int, size: int, value: int) -> bool:
+    return False
 
 
 @dataclass(slots=True)
@@ -35,7 +40,9 @@ class Processor:
     cpu: _softcpu.Cpu
     memory: AddressSpace
     kvm_run: mmap.mmap
-    string_io: Callable[[], None] | None = None
+    string_io: StringIo | None = None
+    io_bus_write: BusWrite = _nobody_listens
+    a20: bool = True
     tsc_khz: int = cpuid.TSC_KHZ
     tsc_source: Callable[[], int] | None = None
 
@@ -100,9 +107,10 @@ def set_memory_region(
 
 
 def vcpu_reset(processor: Processor) -> None:
-    """RESET#."""
+    """RESET#. The A20 gate is not in the CPU."""
     processor.cpu.reset()
     cpu_state.after_reset(processor.cpu)
+    processor.cpu.set_a20(processor.a20)
     _set_apic_base(processor, Sregs().apic_base)
 
 
@@ -131,10 +139,10 @@ def _set_apic_base(processor: Processor, base: int) -> None:
 
 
 def handle_exit(processor: Processor, reason: int) -> int:
-    """Give a string instruction to the emulator that was plugged in."""
+    """Give a string instruction to the emulator."""
     if reason != EXIT_STRING_IO or processor.string_io is None:
         raise EngineError(f"the software engine left the guest for an unknown reason ({reason})")
-    processor.string_io()
+    processor.string_io.step()
     return 1
 
 
@@ -152,10 +160,12 @@ def inject_exception(processor: Processor, vector: int, error_code: int | None) 
     processor.cpu.inject_exception(vector, error_code or 0)
 
 
-def set_string_io(processor: Processor, emulator: Callable[[], None] | None) -> None:
-    """Plug in who executes INS and OUTS."""
-    processor.string_io = emulator
-    processor.cpu.intercept_strings = emulator is not None
+def set_a20(processor: Processor, on: bool) -> None:
+    """The A20 gate."""
+    processor.a20 = on
+    processor.cpu.set_a20(on)
+    if processor.string_io is not None:
+        processor.string_io.a20_mask = -1 if on else ~A20
 
 
 def set_tsc_source(processor: Processor, source: Callable[[], int] | None) -> None:
@@ -174,16 +184,28 @@ def describe_internal_error(processor: Processor) -> str:
     return f"unicorn cannot go on at {where}: {uclib.uc_strerror(error).decode()}"
 
 
-def _set_io_bus(processor: Processor, ports: bytes, write: BusWrite | None) -> None:
+def set_io_bus(processor: Processor, ports: bytes, write: BusWrite | None) -> None:
+    """Who is offered the writes to these ports first."""
+    processor.io_bus_write = write or _nobody_listens
     processor.cpu.set_io_bus(ports, write)
 
 
-def _serve_ports(processor: Processor, tables: PortTables | None) -> None:
+def serve_ports(processor: Processor, tables: PortTables | None) -> None:
+    """Serve ports from tables, or leave with KVM_EXIT_IO."""
     processor.cpu.serve_ports(tables)
+    processor.string_io = None
+    if tables is not None:
+        processor.string_io = StringIo(
+            processor.cpu, processor.memory, tables, lambda *access: processor.io_bus_write(*access)
+        )
+        set_a20(processor, processor.a20)
+    processor.cpu.intercept_strings = tables is not None
 
 
-def _serve_memory(processor: Processor, bus: MemoryBus | None) -> None:
+def serve_memory(processor: Processor, bus: MemoryBus | None) -> None:
+    """Serve accesses to no memory from a bus, or leave with KVM_EXIT_MMIO."""
     processor.cpu.serve_memory(bus)
+    processor.memory.bus = bus
 
 
 def _set_interrupt_source(processor: Processor, source: InterruptSource | None) -> None:
@@ -198,9 +220,9 @@ unicorn_x86_ops = VendorOps(
     vm_destroy=vm_destroy,
     set_memory_region=set_memory_region,
     memory_written=lambda processor, start, end: processor.cpu.memory_written(start, end),
-    serve_ports=_serve_ports,
-    serve_memory=_serve_memory,
-    set_io_bus=_set_io_bus,
+    serve_ports=serve_ports,
+    serve_memory=serve_memory,
+    set_io_bus=set_io_bus,
     vcpu_reset=vcpu_reset,
     vcpu_run=vcpu_run,
     handle_exit=handle_exit,
@@ -215,9 +237,8 @@ unicorn_x86_ops = VendorOps(
     request_irq=lambda processor: processor.cpu.interrupt_changed(),
     inject_irq=lambda processor, vector: processor.cpu.interrupt(vector),
     inject_exception=inject_exception,
-    set_string_io=set_string_io,
     set_tsc_source=set_tsc_source,
-    set_a20=lambda processor, on: processor.cpu.set_a20(on),
+    set_a20=set_a20,
     save_state=lambda processor: processor.cpu.save_state(),
     restore_state=lambda processor, state: processor.cpu.restore_state(state),
     describe_internal_error=describe_internal_error,

@@ -56,8 +56,6 @@ class VendorOps:
     """The interrupt source's level may have changed."""
     inject_irq: Callable[[Processor, int], None]
     inject_exception: Callable[[Processor, int, int | None], None]
-    set_string_io: Callable[[Processor, Callable[[], None] | None], None]
-    """Who executes INS/OUTS at the intercept, with the guest at the instruction; None: the back end itself."""
     set_tsc_source: Callable[[Processor, Callable[[], int] | None], None]
     set_a20: Callable[[Processor, bool], None]
     save_state: Callable[[Processor], bytes]

@@ -1,0 +1,108 @@
+"""`portvisor report`, `replay` and `diff`: what is in a recorded trace."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from portvisor.machines.catalogue import MACHINES
+
+PIPE_WIDTH = 140
+"""Columns where the output is no terminal."""
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+@click.command()
+@click.argument("file")
+@click.option("--html", metavar="FILE", help="Write one self-contained page instead.")
+@click.option("--rows", type=click.IntRange(min=1), default=15, show_default=True, help="Rows of a table at most.")
+def report(file: str, html: str | None, rows: int) -> None:
+    """Show what is in a trace: devices over time, registers, exits by port with advice, interrupts.
+
+    FILE was recorded with --trace, or imported. A recording that was cut off, or still goes on, can be read too.
+    """
+    from portvisor.trace.page import write_page
+    from portvisor.trace.reader import Trace
+    from portvisor.trace.summary import summarise
+    from portvisor.trace.terminal import print_report
+
+    summary = summarise(Trace(file))
+    if html:
+        write_page(summary, Path(html))
+        click.echo(f"report in {html}")
+    else:
+        print_report(_console(), summary, rows)
+
+
+@click.command()
+@click.argument("file")
+@click.option("--device", metavar="NAME", help="Compare this device only; everything is fed all the same.")
+@click.option("--machine", type=click.Choice(MACHINES), help="The board, for a trace of another system.")
+def replay(file: str, device: str | None, machine: str | None) -> None:
+    """Feed a trace to the device models, without a CPU, and compare what they answer.
+
+    The first divergence is shown with the events before it; the exit status is 1 if there is one.
+    """
+    from portvisor.trace.reader import Trace
+    from portvisor.trace.replay import describe_record
+    from portvisor.trace.replay import replay as run_replay
+
+    trace = Trace(file)
+    if trace.metadata.filters:
+        click.echo(f"portvisor: recorded with the filter {trace.metadata.filters}: devices missed events", err=True)
+    result = run_replay(trace, device, machine)
+    if result.first is not None:
+        click.echo("first divergence:")
+        for record in result.first.context:
+            click.echo(f"    {describe_record(record)}")
+        click.echo(f">>> {describe_record(result.first.record)}")
+        click.echo(f"    {result.first.what}")
+        parts = ", ".join(f"{name} {count:,}" for name, count in sorted(result.by_device.items()))
+        click.echo(f"divergences: {result.divergences:,} ({parts})")
+    click.echo(f"{result.events:,} events, {result.compared:,} compared, {result.divergences:,} differ")
+    sys.exit(1 if result.divergences else 0)
+
+
+@click.command()
+@click.argument("left")
+@click.argument("right")
+@click.option(
+    "--hunks", type=click.IntRange(min=0), default=5, show_default=True, help="Differences shown a device."
+)
+def diff(left: str, right: str, hunks: int) -> None:
+    """Compare two traces device by device, however often they polled and whatever the time was.
+
+    The exit status is 1 if any device was used otherwise.
+    """
+    from portvisor.trace.compare import compare, describe_step
+    from portvisor.trace.reader import Trace
+
+    found = compare(Trace(left), Trace(right))
+    table = Table(box=None, pad_edge=False)
+    for name in ("device", "accesses", "", "steps", "", "equal", "differences"):
+        table.add_column(name, justify="left" if name == "device" else "right", no_wrap=True)
+    for one in found:
+        table.add_row(
+            escape(one.device), f"{one.left_accesses:,}", f"{one.right_accesses:,}", f"{one.left_steps:,}",
+            f"{one.right_steps:,}", f"{one.equal:,}", f"{one.hunk_count:,}" if one.differs else "none",
+        )  # fmt: skip
+    _console().print(table)
+    for one in found:
+        for hunk in one.hunks[:hunks]:
+            click.echo(f"\n{one.device}, step {hunk.position}:")
+            for sign, steps in (("-", hunk.left), ("+", hunk.right)):
+                for step in steps[:10]:
+                    click.echo(f"  {sign} {describe_step(step)}")
+                if len(steps) > 10:
+                    click.echo(f"  {sign} and {len(steps) - 10:,} more")
+        if one.cut:
+            click.echo(f"\n{one.device}: only the beginning was aligned; the rest is in the counts")
+    sys.exit(1 if any(one.differs for one in found) else 0)

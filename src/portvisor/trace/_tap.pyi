@@ -1,0 +1,39 @@
+from collections.abc import Callable
+
+Columns = tuple[int, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+
+class Recorder:
+    registers: dict[str, int]
+    count: int
+    depth: int
+    def __new__(cls, capacity: int, interval: float, /) -> Recorder: ...
+    def set_hooks(self, on_first: Callable[[], None], on_flush: Callable[[], None], /) -> None: ...
+    def now(self) -> int: ...
+    def set_source(self, source: Callable[[], int] | int, /) -> None: ...
+    def enter(self) -> None: ...
+    def leave(
+        self, kind: int, port: int, size: int, value: int, device: int, register: int, data: int, /
+    ) -> None: ...
+    def abandon(self) -> None: ...
+    def event(
+        self, kind: int, port: int, size: int, value: int, device: int, register: int, data: int, /
+    ) -> None: ...
+    def register(self, name: str, /) -> int: ...
+    def take(self) -> Columns: ...
+
+class Tap:
+    def __new__(
+        cls,
+        recorder: Recorder,
+        function: Callable[..., object],
+        namer: Callable[[int, int, bool], str] | None,
+        ids: bytes,
+        delta: int,
+        first: int,
+        device: int,
+        flags: int,
+        write: bool,
+        ports: bytes | None,
+        /,
+    ) -> Tap: ...
+    def __call__(self, *args: int) -> int: ...

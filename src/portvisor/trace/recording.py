@@ -1,0 +1,242 @@
+"""A machine under observation: the port space, the wires, the clock and all that comes from the host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from portvisor.kvm.api import InterruptSource
+from portvisor.machines.machine import Machine
+from portvisor.machines.pc_like import PcLike
+from portvisor.ports import NS_PER_S, BlockBackend, Clock, WallClock
+from portvisor.ports.memory import MmioWindow
+from portvisor.trace.board import board_options, host_calls, images, serial_backends
+from portvisor.trace.clock import FLUSH_SECONDS, RecordingClock, RecordingVirtualClock, RecordingWallClock
+from portvisor.trace.errors import TraceError
+from portvisor.trace.filters import TraceFilter
+from portvisor.trace.recorder import Recorder
+from portvisor.trace.schema import MMIO_DATA, Kind, Metadata
+from portvisor.trace.writer import TraceWriter
+
+VIDEO = "vga"
+PIC_INPUTS = tuple(irq for irq in range(16) if irq != 2)
+
+
+class Recording:
+    """Records a machine from now on, into a file. The machine must have been built with a recording clock."""
+
+    def __init__(self, machine: PcLike, path: str | Path, wanted: TraceFilter | None = None) -> None:
+        """Begin.
+
+        Raises:
+            TraceError: the machine's clock cannot be recorded.
+            OSError: the file cannot be written.
+        """
+        clock = machine.clock
+        if not isinstance(clock, RecordingWallClock | RecordingVirtualClock):
+            raise TraceError("the machine's clock is no recording clock")
+        wanted = wanted or TraceFilter()
+        metadata = Metadata(
+            machine=machine.name,
+            engine=machine.system.name,
+            clock="wall" if isinstance(clock, WallClock) else "virtual",
+            start=clock.now(),
+            options=board_options(machine),
+            filters=wanted.text,
+        )
+        self._writer = TraceWriter(path, metadata)
+        self.path = self._writer.path
+        self._core = clock.core
+        self.recorder = Recorder(clock.core, machine.ports, self._write, self._writer.schema, wanted, self._first)
+        self._failure: OSError | None = None
+        self._clock: Clock = clock
+        self._open = True
+        self._watch_wires(machine)
+        self._watch_memory(machine)
+        self._watch_host(machine)
+        machine.before_reset.insert(0, self._core.enter)
+        machine.after_reset.append(self._reset_done)
+        self.recorder.attach()
+        self._begin(clock)
+
+    def _begin(self, clock: RecordingClock) -> None:
+        clock.begin(self)
+        if isinstance(clock, WallClock):
+            self._flush_timer = clock.timer(self.recorder.flush, "trace")
+
+    def _first(self) -> None:
+        """A batch begins: it is written soon, even if nothing else comes."""
+        if self._open and isinstance(self._clock, WallClock):
+            self._flush_timer.arm(self._clock.now() + int(FLUSH_SECONDS * NS_PER_S))
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        if self._failure is None:
+            try:
+                self._writer.write(batch)
+            except OSError as error:
+                self._failure = error
+
+    # --- events ---------------------------------------------------------------------------------------
+
+    def timer_fired(self, name: str, fire: Callable[[], None]) -> None:
+        """A device's timer expires."""
+        self._core.enter()
+        try:
+            fire()
+        finally:
+            self.recorder.finish(Kind.TIMER, name)
+
+    def _reset_done(self) -> None:
+        self.recorder.finish(Kind.RESET, "board")
+
+    def _watch_wires(self, machine: PcLike) -> None:
+        def watch(number: int) -> Callable[[int], None]:
+            name = f"IRQ{number}"
+
+            def changed(level: int) -> None:
+                if self._open:
+                    self.recorder.event(Kind.IRQ, name, level)
+
+            return changed
+
+        for number in PIC_INPUTS:
+            machine.chips.pic.input(number).watch(watch(number))
+        machine.set_interrupt_source(_Acknowledge(machine.chips.pic, self))
+
+    def acknowledged(self, source: InterruptSource) -> int:
+        """The INTA cycle, as an event."""
+        self._core.enter()
+        vector = 0
+        try:
+            vector = source.acknowledge()
+        finally:
+            self.recorder.finish(Kind.ACK, "pic", vector)
+        return vector
+
+    def _watch_memory(self, machine: Machine) -> None:
+        """What devices read from guest memory and from images while they serve an event."""
+        inner = machine.ram.read
+
+        def read(address: int, length: int) -> bytes:
+            data = inner(address, length)
+            if self._core.depth:
+                self.recorder.event(Kind.DMA, "memory", address, data=data)
+            return data
+
+        setattr(machine.ram, "read", read)  # noqa: B010  # devices hold this very object
+        self._mmio = machine.mmio
+        self._mmio.tap = _MmioTap(self.recorder)
+        for name, image in images(machine):
+            self._watch_image(name, image)
+
+    def _watch_image(self, name: str, image: BlockBackend) -> None:
+        inner = image.read
+
+        def read(sector: int, count: int) -> bytes:
+            data = inner(sector, count)
+            if self._core.depth:
+                self.recorder.event(Kind.DISK, name, sector, data=data)
+            return data
+
+        setattr(image, "read", read)  # noqa: B010
+
+    def _watch_host(self, machine: PcLike) -> None:
+        for device, call, owner in host_calls(machine):
+            recorded = self._input(device, call, getattr(owner, call))
+            setattr(owner, call, recorded)
+            if call == "receive":
+                self._reconnect(machine, device, recorded)
+
+    def _reconnect(self, machine: PcLike, device: str, receive: Callable[..., None]) -> None:
+        """A UART gave its backend the plain function when it was made."""
+        for uart, backend in zip(machine.chips.uarts, serial_backends(machine), strict=False):
+            if uart.name == device and backend is not None:
+                backend.on_receive(receive)
+
+    def _input(self, device: str, call: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def recorded(*arguments: Any, **named: Any) -> Any:
+            if self._core.depth or not self._open:
+                return inner(*arguments, **named)
+            self._core.enter()
+            try:
+                return inner(*arguments, **named)
+            finally:
+                self.recorder.finish(Kind.INPUT, device, name=call, data=encode_call(arguments, named))
+
+        return recorded
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop recording and complete the file.
+
+        Raises:
+            TraceError: not all could be written; what was written before is readable.
+        """
+        if not self._open:
+            return
+        self._open = False
+        self._mmio.tap = None
+        self.recorder.detach()
+        try:
+            if self._failure is not None:
+                raise self._failure
+            self._writer.close()
+        except OSError as error:
+            raise TraceError(f"{self.path}: {error.strerror}; the trace ends where the space did") from None
+
+
+class _MmioTap:
+    """Memory-mapped registers. Video memory is not noted: it is much, and no port's answer depends on it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def read(self, window: MmioWindow, address: int, size: int) -> int:
+        if window.name.startswith(VIDEO):
+            return window.handler.mmio_read(address - window.base, size)
+        self._recorder.core.enter()
+        value = (1 << 8 * size) - 1
+        try:
+            value &= window.handler.mmio_read(address - window.base, size)
+        finally:
+            self._finish(Kind.MMIO_IN, window, address, size, value)
+        return value
+
+    def write(self, window: MmioWindow, address: int, size: int, value: int) -> None:
+        if window.name.startswith(VIDEO):
+            window.handler.mmio_write(address - window.base, size, value)
+            return
+        self._recorder.core.enter()
+        try:
+            window.handler.mmio_write(address - window.base, size, value)
+        finally:
+            self._finish(Kind.MMIO_OUT, window, address, size, value)
+
+    def _finish(self, kind: Kind, window: MmioWindow, address: int, size: int, value: int) -> None:
+        name = f"+{address - window.base:#x}"
+        self._recorder.finish(kind, window.name, value, name, MMIO_DATA.pack(address, value), size)
+
+
+class _Acknowledge:
+    """The PIC, with its acknowledge cycles noted."""
+
+    def __init__(self, source: InterruptSource, recording: Recording) -> None:
+        self._source, self._recording = source, recording
+
+    @property
+    def pending(self) -> bool:
+        return self._source.pending
+
+    def acknowledge(self) -> int:
+        return self._recording.acknowledged(self._source)
+
+
+def encode_call(arguments: tuple[Any, ...], named: dict[str, Any]) -> bytes:
+    """Arguments of a host's call as JSON; bytes as {"hex": ...}."""
+    plain = [{"hex": bytes(one).hex()} if isinstance(one, bytes | bytearray) else one for one in arguments]
+    return json.dumps([plain, named]).encode()

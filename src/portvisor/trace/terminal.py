@@ -1,0 +1,113 @@
+"""The report of a trace for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from portvisor.trace.advice import budget
+from portvisor.trace.summary import BUCKETS, Summary
+
+BARS = " ▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 48
+ROWS = 15
+
+
+def sparkline(counts: list[int], width: int = SPARK_WIDTH) -> str:
+    """A timeline in one line; any count above 0 shows."""
+    cells = [0] * width
+    for index, count in enumerate(counts):
+        cells[index * width // len(counts)] += count
+    top = max(cells, default=0)
+    return "".join(BARS[0 if not cell else max(1, cell * (len(BARS) - 1) // top)] for cell in cells)
+
+
+def head_lines(summary: Summary) -> list[str]:
+    """What the trace is of."""
+    meta = summary.metadata
+    what = f"machine {meta.machine}, engine {meta.engine}" if meta.machine else f"source {meta.source}"
+    state = "" if summary.finished else " (not completed: the recording was cut off, or goes on)"
+    lines = [
+        f"{summary.path}: {what}{state}",
+        f"{summary.records:,} records, {summary.accesses:,} port accesses in {summary.duration:.3f} s guest time",
+    ]
+    if meta.filters:
+        lines.append(f"recorded with the filter {meta.filters}")
+    return lines
+
+
+def print_report(console: Console, summary: Summary, rows: int = ROWS) -> None:
+    """All tables."""
+    for line in head_lines(summary):
+        console.print(escape(line), soft_wrap=True)
+    for table in (
+        _devices(summary),
+        _registers(summary, rows),
+        _budget(summary, rows),
+        _interrupts(summary),
+        _unassigned(summary, rows),
+    ):
+        if table.row_count:
+            console.print()
+            console.print(table)
+
+
+def _table(title: str, *columns: tuple[str, bool]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name, number in columns:
+        table.add_column(name, justify="right" if number else "left", no_wrap=name != "advice")
+    return table
+
+
+def _devices(summary: Summary) -> Table:
+    table = _table(
+        f"Devices over time ({summary.duration:.3f} s)",
+        ("device", False), ("accesses", True), ("host µs", True), ("time", False),
+    )  # fmt: skip
+    for device, count in summary.devices.most_common():
+        spark = sparkline(summary.timeline.get(device, [0] * BUCKETS))
+        table.add_row(escape(device), f"{count:,}", f"{summary.device_host_ns[device] / 1000:,.0f}", spark)
+    return table
+
+
+def _registers(summary: Summary, rows: int) -> Table:
+    table = _table("Busiest registers", ("device", False), ("register", False), ("kind", False), ("accesses", True))
+    for (device, register, kind), count in summary.registers.most_common(rows):
+        table.add_row(escape(device), escape(register), kind, f"{count:,}")
+    return table
+
+
+def _budget(summary: Summary, rows: int) -> Table:
+    table = _table(
+        "Exit budget",
+        ("port", True), ("device", False), ("in", True), ("out", True), ("share", True), ("mean ns", True),
+        ("advice", False),
+    )  # fmt: skip
+    for line in budget(summary)[:rows]:
+        use = line.use
+        mean = f"{use.host_ns / use.accesses:,.0f}" if use.host_ns else ""
+        table.add_row(
+            f"{use.port:#06x}", escape(use.device), f"{use.reads:,}", f"{use.writes:,}", f"{line.share:.1%}", mean,
+            line.advice,
+        )  # fmt: skip
+    return table
+
+
+def _interrupts(summary: Summary) -> Table:
+    table = _table("Interrupts", ("wire or vector", False), ("times", True), ("time", False))
+    for name, count in summary.irqs.most_common():
+        table.add_row(escape(name), f"{count:,}", sparkline(summary.irq_timeline.get(name, [0] * BUCKETS)))
+    for vector, count in summary.vectors.most_common():
+        table.add_row(f"vector {vector:#04x} acknowledged", f"{count:,}", "")
+    return table
+
+
+def _unassigned(summary: Summary, rows: int) -> Table:
+    table = _table("Unassigned ports", ("port", True), ("size", True), ("kind", False), ("times", True))
+    for (port, size, kind), count in summary.unassigned.most_common(rows):
+        table.add_row(f"{port:#06x}", str(size), kind, f"{count:,}")
+    left = len(summary.unassigned) - rows
+    if left > 0:
+        table.add_row("", "", f"and {left} more", "")
+    return table
