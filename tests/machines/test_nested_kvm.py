@@ -40,3 +40,22 @@ def test_the_server_prints_the_same_listing_on_real_kvm() -> None:
     difference = diff(seed_listing(), parse(body, "guest"))
     assert difference.count(Difference.EQUAL) == 61
     assert difference.count(Difference.EXTRA) == 0
+
+
+RING3 = """
+from machines.test_guest_checks import report
+from portvisor.kvm.select import open_engine
+for name in ("ring3", "stringio"):
+    print("\\\\n".join(report(open_engine("kvm"), name)))
+"""
+KVM_DEVIATIONS: tuple[str, ...] = ()
+"""Checks of `ring3` that KVM fails, by name; the facts behind them are in docs/kvm-deviations.md."""
+
+
+def test_port_permission_in_ring_3_and_vm86_on_real_kvm() -> None:
+    result = run_nested(RING3, timeout=300)
+    assert result.status == 0, result.console[-3000:]
+    lines = result.output.splitlines()
+    bad = [line.removeprefix("BAD").strip() for line in lines if line.startswith("BAD")]
+    assert bad == list(KVM_DEVIATIONS), result.output
+    assert "stringio: 22 good, 0 bad" in lines

@@ -79,7 +79,8 @@ def test_seabios_finds_an_iso_drive_without_a_medium_to_boot(engine: System) -> 
     assert b"ATAPI" in log or b"DVD/CD" in log, log.decode("latin-1")
 
 
-def test_grub_shows_its_menu_and_keys_move_the_selection(engine: System) -> None:
+def check_grub(engine: System) -> None:
+    """The menu comes up on screen and serial port; keys on both move the selection."""
     with Board(engine, MemoryImage(grub_image())) as board:
         machine = board.machine
 
@@ -96,6 +97,26 @@ def test_grub_shows_its_menu_and_keys_move_the_selection(engine: System) -> None
         board.serial.type(b"\x1b[B")
         assert run_until(machine, lambda: selected() not in ("", second), LIMIT_S).end is End.CONDITION
         assert not machine.failures
+
+
+def test_grub_shows_its_menu_and_keys_move_the_selection() -> None:
+    system = open_engine("software")
+    try:
+        check_grub(system)
+    finally:
+        system.close()
+
+
+@pytest.mark.slow
+@pytest.mark.kvm
+def test_grub_does_the_same_on_kvm() -> None:
+    """Half a minute where KVM emulates instructions: GRUB unpacks itself."""
+    require_kvm()
+    system = open_engine("kvm")
+    try:
+        check_grub(system)
+    finally:
+        system.close()
 
 
 def table_of(text: str) -> str:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from portvisor.qtest.client import Answer, QtestClient
 from qtest.qemu_reference import qemu_client
 
-OPERATIONS = int(os.environ.get("PORTVISOR_QTEST_OPERATIONS", "4000"))
-"""Commands that a test sends; 20,000 and more find rarer differences."""
+OPERATIONS = int(os.environ.get("PORTVISOR_QTEST_OPERATIONS", "20000"))
+"""Commands that a test sends; more find rarer differences."""
 STREAM_LENGTH = 200
 SHRINK_ROUNDS = 400
 BASE_ARGUMENTS = ("-nodefaults", "-m", "16", "-rtc", "base=2020-02-28T23:59:50,clock=vm")

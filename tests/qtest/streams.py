@@ -240,3 +240,62 @@ def tco(chance: Random) -> list[str]:
         return [f"outw 0x672 {chance.randrange(4, 20):#x}", "outw 0x660 1", "inw 0x660"]
     register = chance.choice((0x662, 0x663, 0x66C, 0x66D, 0x66E))
     return [f"outb {register:#x} {chance.getrandbits(8):#x}", f"inb {register:#x}"]
+
+
+VGA_BITS = {
+    0x3C4: bytes.fromhex("033d0f3f0e"),
+    0x3CE: bytes.fromhex("0f0f0f1f037b0f0fff"),
+    0x3D4: bytes.fromhex("ffffffffffffffff7fff3f7fffffffffff0fffff7fffffefff"),
+}
+"""Bits of the sequencer's, graphics controller's and CRTC's registers, by index port; no write protection."""
+ATTRIBUTE_BITS = bytes.fromhex("3f" * 16 + "ef3f3f0f0f")
+VGA_PROLOGUE = (
+    *("outb 0x3c2 0x67", "inb 0x3da"),
+    *("outw 0x3d4 0x0011",),
+    *(f"outw {port:#x} {index:#x}" for port, bits in VGA_BITS.items() for index in range(len(bits))),
+    *(f"outb 0x3c0 {value:#x}" for index in range(0x15) for value in (index, 0)),
+    *("outb 0x3c0 0x20", "inb 0x3da", "outb 0x3c6 0xff", "outb 0x3c8 0"),
+)
+"""All registers 0, colour addresses."""
+
+
+FLIP = ("outb 0x3c0 0x20",)
+"""The data half of the pair that the index has begun, so that the next write is an index."""
+
+
+def vga(chance: Random) -> list[str]:
+    """Indexed registers, attribute controller, DAC and the general registers; no status that depends on time."""
+    kind = chance.random()
+    if kind < 0.5:
+        port, bits = chance.choice(tuple(VGA_BITS.items()))
+        index = chance.randrange(len(bits))
+        select = f"outb {port:#x} {index:#x}"
+        return [select, f"outb {port + 1:#x} {chance.getrandbits(8) & bits[index]:#x}", f"inb {port + 1:#x}"]
+    if kind < 0.65:
+        index = chance.randrange(0x15)
+        value = chance.getrandbits(8) & ATTRIBUTE_BITS[index]
+        return [f"outb 0x3c0 {index:#x}", f"outb 0x3c0 {value:#x}", f"outb 0x3c0 {index:#x}", "inb 0x3c1", *FLIP]
+    if kind < 0.8:
+        entry = chance.getrandbits(8)
+        colours = [f"outb 0x3c9 {chance.getrandbits(6):#x}" for _ in range(3)]
+        return [f"outb 0x3c8 {entry:#x}", *colours, f"outb 0x3c7 {entry:#x}", *["inb 0x3c9"] * 3]
+    return [f"inb {chance.choice((0x3C4, 0x3CC, 0x3CE, 0x3D4)):#x}"]
+
+
+def kcs(chance: Random) -> list[str]:
+    """A request with a command that no BMC has, and its answer of three bytes: status after every step."""
+    status, data = "inb 0xca3", "inb 0xca2"
+    request = [chance.randrange(0x40) << 2 & 0x18, *(chance.getrandbits(8) for _ in range(chance.randrange(3)))]
+    if len(request) > 1:
+        request[1] = NO_COMMAND
+    last = request.pop() if len(request) > 1 else NO_COMMAND
+    commands = ["outb 0xca3 0x61", status, data, status]
+    for value in request:
+        commands += [f"outb 0xca2 {value:#x}", status, data, status]
+    commands += ["outb 0xca3 0x62", status, data, status, f"outb 0xca2 {last:#x}", status, data, status]
+    for _ in range(3):
+        commands += ["outb 0xca2 0x68", status, data, status]
+    return commands
+
+
+NO_COMMAND = 0xF0

@@ -35,6 +35,17 @@ def test_uart_answers_as_qemu_does() -> None:
         both.compare(streams.uart)
 
 
+def test_vga_registers_hold_what_qemus_hold() -> None:
+    with pair("-device", "isa-vga", prologue=streams.VGA_PROLOGUE) as both:
+        both.compare(streams.vga)
+
+
+def test_kcs_goes_through_the_same_states() -> None:
+    arguments = ("-device", "ipmi-bmc-sim,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0,irq=0")
+    with pair(*arguments, allowed=known.KCS) as both:
+        both.compare(streams.kcs)
+
+
 Q35_BLOCKS: dict[str, tuple[Generator, tuple[str, ...], Rule | None]] = {
     "pm": (streams.pm_block, streams.Q35_PROLOGUE, None),
     "tco": (streams.tco, streams.TCO_PROLOGUE, known.TCO_BOOT),

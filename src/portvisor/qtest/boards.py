@@ -18,6 +18,7 @@ from portvisor.machines.q35 import Q35, Q35Options
 from portvisor.ports import Clock, Device, VirtualClock
 from portvisor.qtest.options import Options
 
+VGA_DRIVER = "isa-vga"
 EXTRAS = ("debugcon", "port-e9", "debug-exit", "ide0", "ide1")
 """Devices of `Pc` that QEMU's pc has only with -device, and the channels, which get other drives."""
 
@@ -28,7 +29,7 @@ class Requests(Machine):
     reset_request: str | None = None
     """Why a device wants a reset."""
     stop_request: Outcome | None = None
-    watchdog_expired_since: bool = False
+    watchdog_pending: bool = False
 
     def request_reset(self, reason: str) -> None:
         self.reset_request = reason
@@ -38,7 +39,7 @@ class Requests(Machine):
 
     def watchdog_fired(self) -> None:
         """A watchdog has expired: what follows is a setting of the server."""
-        self.watchdog_expired_since = True
+        self.watchdog_pending = True
 
 
 class BareBoard(Requests):
@@ -83,7 +84,7 @@ class Board:
         if options.machine == "q35":
             settings = Q35Options(options.memory, serial, sata, options.boot, options.base_time)
             q35 = Q35Board(system, settings, self.clock)
-            _without_vga(q35)
+            self._fit_vga(q35, options)
             return q35
         pc = PcBoard(
             system,
@@ -93,10 +94,18 @@ class Board:
         for device in [device for device in pc.devices if device.name in EXTRAS]:
             _remove(pc, device)
         irq = pc.chips.irq
+        channels: list[IdeChannel] = []
         for address, master, slave in ((PRIMARY, ide[0], ide[1]), (SECONDARY, ide[2], ide[3])):
-            pc.attach(IdeChannel(irq(address.irq), master, slave, address))
-        _without_vga(pc)
+            channels.append(pc.attach(IdeChannel(irq(address.irq), master, slave, address)))
+        pc.ide = (channels[0], channels[1])
+        self._fit_vga(pc, options)
         return pc
+
+    @staticmethod
+    def _fit_vga(machine: PcLike, options: Options) -> None:
+        """Both boards are built with the adapter; QEMU's have it with -device isa-vga here."""
+        if not any(device.get("driver") == VGA_DRIVER for device in options.devices):
+            _without_vga(machine)
 
     @property
     def pc(self) -> PcLike | None:
@@ -115,7 +124,6 @@ def _remove(machine: Machine, device: Device) -> None:
 
 
 def _without_vga(machine: PcLike) -> None:
-    """The adapter comes with -device VGA, as after -nodefaults."""
     vga = machine.screen
     _remove(machine, vga)
     for window in [window for window in machine.mmio.windows if window.handler is vga]:

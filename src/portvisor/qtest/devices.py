@@ -19,7 +19,7 @@ from portvisor.devices.uart16550 import Uart16550
 from portvisor.machines.legacy import COM_PORTS
 from portvisor.machines.outcome import End, Outcome
 from portvisor.ports import CharBackend, Device, IrqLine, PortConflictError
-from portvisor.qtest.boards import Board
+from portvisor.qtest.boards import VGA_DRIVER, Board
 from portvisor.qtest.options import OptionError, Options, Properties
 
 IDE_PLACES, SATA_PLACES = 4, 6
@@ -43,6 +43,7 @@ class Builder:
             "isa-serial": self._serial,
             "pvpanic": self._pvpanic,
             "ib700": self._ib700,
+            VGA_DRIVER: lambda properties: None,  # the board has been built with it
             "ipmi-bmc-sim": self._bmc,
             "isa-ipmi-kcs": self._kcs,
         }

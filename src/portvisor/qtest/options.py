@@ -168,7 +168,7 @@ def _display(_options: Options, text: str) -> None:
 
 def _vga(_options: Options, text: str) -> None:
     if text != "none":
-        raise OptionError(f"-vga {text}: only none is possible; -device VGA adds the adapter")
+        raise OptionError(f"-vga {text}: only none is possible; -device isa-vga adds the adapter")
 
 
 def _nothing_but_none(option: str) -> Callable[[Options, str], None]:

@@ -71,8 +71,8 @@ class Session:
                 self.exit_status = outcome.status & 0xFF
                 return
             self.shut_down("guest-shutdown", guest=True)
-        if machine.watchdog_expired_since:
-            machine.watchdog_expired_since = False
+        if machine.watchdog_pending:
+            machine.watchdog_pending = False
             self._watchdog()
         if machine.reset_request is not None:
             machine.reset_request = None

@@ -193,16 +193,16 @@ class Recorder:
             _numbers(pa.int64(), count, time),
             _numbers(pa.uint32(), count, host_ns),
             _numbers(pa.uint8(), count, bytes(count)),
-            _named(kind, pa.uint8(), count, KIND_NAMES),
+            _named(kind, pa.int8(), count, KIND_NAMES),
             _numbers(pa.uint16(), count, port, is_access),
             _numbers(pa.uint8(), count, size, _flags_of(kind, SIZED)),
             counts,
             _numbers(pa.uint32(), count, value),
             data,
-            _named(device, pa.uint16(), count, tuple(self._devices)),
-            _named(register, pa.uint16(), count, tuple(self.core.registers)),
+            _named(device, pa.int16(), count, tuple(self._devices)),
+            _named(register, pa.int16(), count, tuple(self.core.registers)),
             _numbers(pa.uint8(), count, depth),
-            _named(flags, pa.uint8(), count, SERVED),
+            _named(flags, pa.int8(), count, SERVED),
         ]
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 

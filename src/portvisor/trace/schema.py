@@ -52,8 +52,9 @@ FLAG_FAILED, FLAG_UNASSIGNED, FLAG_SPLIT = 1, 2, 4
 SERVED = ("device", "failed", "unassigned", "unassigned", "split", "failed", "unassigned", "unassigned")
 """Name by flags."""
 
-WORD = pa.dictionary(pa.uint8(), pa.string())
-NAME = pa.dictionary(pa.uint16(), pa.string())
+# Signed numbers: pandas takes no others for categories.
+WORD = pa.dictionary(pa.int8(), pa.string())
+NAME = pa.dictionary(pa.int16(), pa.string())
 COLUMNS = (
     ("seq", pa.int64(), "number of the record"),
     ("time", pa.int64(), "guest clock in ns, as the devices saw it"),

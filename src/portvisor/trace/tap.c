@@ -145,7 +145,7 @@ static uint16_t register_number(Recorder *r, PyObject *name)
     if (known)
         return (uint16_t)PyLong_AsLong(known);
     Py_ssize_t next = PyDict_GET_SIZE(r->registers);
-    if (PyErr_Occurred() || next > UINT16_MAX)
+    if (PyErr_Occurred() || next > INT16_MAX)
         return 0;
     PyObject *number = PyLong_FromSsize_t(next);
     if (number)

@@ -29,7 +29,8 @@ Prd = tuple[int, int]
 
 
 def pattern(sectors: int) -> bytes:
-    return b"".join(struct.pack("<H", number & 0xFFFF) * 256 for number in range(sectors))
+    """Sectors that differ from each other and from empty memory in every byte."""
+    return b"".join(struct.pack("<H", number & 0xFFFF ^ 0xA55A) * 256 for number in range(sectors))
 
 
 def disk(sectors: int = 256) -> AtaDisk:

@@ -150,6 +150,12 @@ def test_byte_counts_are_even(host: AhciHost, length: int) -> None:
     assert host.port.moved() == 512
 
 
+def test_addresses_are_even(host: AhciHost) -> None:
+    """4.2.3.3, DBA: bit 0 is reserved."""
+    host.port.run(command_fis(READ_DMA_EXT, 0, 1), [(BUFFERS + 1, 512)])
+    assert host.ram.read(BUFFERS, 514) == pattern(1) + bytes(2)
+
+
 def test_interrupt_on_a_region(host: AhciHost) -> None:
     """3.3.5, DPS: a region with I has been filled; not one that was only begun."""
     host.port.prepare(0, command_fis(READ_DMA_EXT, 0, 2), [(BUFFERS, 512), (BUFFERS + 512, 512)], interrupt=True)
@@ -244,6 +250,7 @@ def test_queued_commands_with_several_tags(host: AhciHost) -> None:
     assert (port.read(r.PX_CI), port.read(r.PX_SACT)) == (0, 0)
     for tag in tags:
         assert host.ram.read(BUFFERS + 1024 * tag, 1024) == pattern(tag + 2)[tag * 512 :]
+        assert port.moved(tag) == 0, "PRDBC is not used by queued commands (4.2.2)"
     assert port.read(r.PX_IS) == r.IS_SDBS
 
 
