@@ -21,7 +21,8 @@ find_python() {
 
 # What the installed environment depends on; it is renewed when any of it changes.
 fingerprint() {
-    { printf '%s\n' "$1" "$PWD"; cat pyproject.toml src/portvisor/kvm/software/softcpu.c src/portvisor/trace/tap.c; } | sha256sum | cut -d' ' -f1
+    { printf '%s\n' "$1" "$PWD"; cat pyproject.toml; find src -name '*.[ch]' | sort | xargs cat; } |
+        sha256sum | cut -d' ' -f1
 }
 
 ensure_environment() {
