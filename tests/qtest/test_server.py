@@ -242,6 +242,7 @@ def test_a_disk_is_where_it_was_put(tmp_path: Path) -> None:
         (("-m", "1"), "memory"),
         (("-device", "e1000"), "e1000"),
         (("-device", "isa-debug-exit,colour=red"), "colour"),
+        (("-device", "isa-debug-exit,iobase=0xffff,iosize=4"), "I/O space"),
         (("-device", "isa-serial,chardev=nothing"), "nothing"),
         (("-device", "isa-ipmi-kcs,bmc=nobody"), "nobody"),
         (("-machine", "none", "-device", "pvpanic"), "ISA"),

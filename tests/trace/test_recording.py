@@ -17,13 +17,15 @@ import pytest
 from cli.support import run_cli
 from guest_programs import load
 from portvisor.kvm.api import System
-from portvisor.kvm.select import open_soft
+from portvisor.kvm.select import open_kvm, open_soft
 from portvisor.machines.pc import Pc, PcOptions, Program
 from portvisor.ports import BufferedChar
 from portvisor.trace.clock import RecordingVirtualClock
+from portvisor.trace.errors import TraceError
 from portvisor.trace.reader import Trace
 from portvisor.trace.recording import Recording
-from portvisor.trace.replay import replay
+from portvisor.trace.replay import Replay, replay
+from support import require_kvm
 from trace_support import BASE_TIME, record_seabios
 
 ENDLESS_OUT = bytes.fromhex("bae900b041eeebfd")
@@ -57,6 +59,34 @@ def test_host_inputs_and_interrupts_are_in_the_trace(seabios: Path) -> None:
     assert {"in", "out", "ins", "irq", "ack", "timer", "input", "dma", "disk"} <= kinds
     calls = [(row["device"], row["register"], row["data"]) for row in table.to_pylist() if row["kind"] == "input"]
     assert calls == [("uart0", "receive", b'[[{"hex": "6f6b"}], {}]'), ("keyboard", "tap", b'[["a"], {}]')]
+
+
+@pytest.mark.kvm
+def test_a_seabios_boot_on_kvm_replays_exactly(tmp_path: Path) -> None:
+    require_kvm()
+    system = open_kvm()
+    path = tmp_path / "kvm.parquet"
+    try:
+        record_seabios(system, path)
+    finally:
+        system.close()
+    result = replay(Trace(path))
+    assert result.first is None
+    assert result.events > 3000
+
+
+@pytest.mark.slow
+@pytest.mark.guest
+def test_a_debian_boot_on_the_server_is_small_and_replays_exactly(tmp_path: Path) -> None:
+    path = tmp_path / "debian.parquet"
+    booted = run_cli("boot", "--engine", "software", "--trace", str(path), timeout=400)
+    assert "61 of 64 rows exact" in booted.output, booted.errors
+    assert path.stat().st_size <= 4 << 20
+    trace = Trace(path)
+    assert trace.metadata.machine == "poweredge"
+    result = replay(trace)
+    assert result.first is None
+    assert result.events > 10_000
 
 
 def tampered(path: Path, target: Path, row: int, value: int) -> dict[str, object]:
@@ -149,6 +179,30 @@ def test_a_recording_that_is_killed_loses_no_finished_batch(tmp_path: Path) -> N
     assert table.num_rows > 10_000
     assert table["seq"].to_pylist() == list(range(table.num_rows))
     assert run_cli("report", str(path)).status == 0
+
+
+def test_a_machine_goes_on_after_its_recording_has_ended(engine: System, tmp_path: Path) -> None:
+    options = PcOptions(program=Program(load("stringio"), 0x7C00), base_time=BASE_TIME)
+    with Pc(engine, options, RecordingVirtualClock()) as machine:
+        recording = Recording(machine, tmp_path / "t.parquet")
+        recording.close()
+        machine.reset()
+        outcome = machine.run(30.0)
+        assert machine.clock.now() >= 0
+        assert outcome.status, outcome
+    assert Trace(tmp_path / "t.parquet").table().num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("size", 3), ("count", 1 << 31), ("kind", "nothing"), ("port", None), ("register", "rm")]
+)
+def test_a_damaged_record_is_refused_with_its_number(seabios: Path, column: str, value: object) -> None:
+    records = list(Trace(seabios).records())
+    kind = {"count": "ins", "register": "input"}.get(column, "in")
+    number = next(i for i, record in enumerate(records) if record["kind"] == kind and record["depth"] == 0)
+    records[number][column] = value
+    with pytest.raises(TraceError, match=f"record {records[number]['seq']}: "):
+        Replay(Trace(seabios).metadata).run(iter(records))
 
 
 def test_a_filter_needs_a_file_and_a_wrong_one_says_what_is_possible(tmp_path: Path) -> None:

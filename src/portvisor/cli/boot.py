@@ -129,9 +129,20 @@ def boot(machine: str, memory: int | None, variant: str, **values: Any) -> None:
         guest = _guest(options)
     except PackageError as error:
         warn(f"{error}; booting the built-in guest portprobe instead")
-        sys.exit(boot_pc(options.engine, 64 * MIB, options.timeout, portprobe=True))
+        sys.exit(_portprobe(options))
     with ExitStack() as stack:
         sys.exit(_boot(options, guest, stack))
+
+
+def _portprobe(options: BootOptions) -> int:
+    return boot_pc(
+        options.engine,
+        64 * MIB,
+        options.timeout,
+        portprobe=True,
+        trace=options.trace,
+        trace_filter=options.trace_filter,
+    )
 
 
 def _guest(options: BootOptions) -> LinuxGuest:

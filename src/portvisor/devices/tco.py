@@ -15,9 +15,10 @@ Source: Intel C610 series PCH data sheet (330788), 12.9 "System Management TCO R
 | 12 | TCO_TMR | 16: 9:0 reload value, reset 4 |
 
 First expiry: TIMEOUT is set and the count starts again; second without a write to TCO_RLD in between:
-SECOND_TO, and the machine is reset unless GCS.NO_REBOOT is set. SECOND_TO survives the reset. The counter leaves reset halted, as a server's firmware
-has left it when the operating system starts (the chip's own reset value is running). Not modelled: the SMI
-of the first expiry, NMIs, intruder detection, the effect of TCO_LOCK on SMI_EN.
+SECOND_TO, and the machine is reset unless GCS.NO_REBOOT is set. SECOND_TO survives the reset. The counter
+leaves reset halted, as a server's firmware has left it when the operating system starts (the chip's own reset
+value is running). Not modelled: the SMI of the first expiry, NMIs, intruder detection, the effect of TCO_LOCK
+on SMI_EN.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ from portvisor.ports import BlockBackend, CharBackend, Clock
 MIB = 1 << 20
 MEMORY_MIN, MEMORY_MAX = 2 * MIB, 3072 * MIB
 VGA_HOLE, SHADOW_BASE = 0xA0000, 0xC0000
+VBE_BASE = 0xE0000000
+"""Where SeaBIOS's VGA BIOS for an ISA card looks for the linear frame buffer."""
 FOUR_GIB = 1 << 32
 SHADOWED_FIRMWARE = 0x20000
 FIRMWARE_UNIT = 0x10000
@@ -109,6 +111,8 @@ class Pc(PcLike):
         self.add_ram(SHADOW_BASE, SHADOW_BASE, options.memory - SHADOW_BASE)
         self._add_firmware()
         self.chips = LegacyChips(self, LegacyOptions(options.base_time, options.serial, debug_exit_hole=True))
+        linear = self.chips.vga.linear
+        self.mmio.attach(VBE_BASE, linear.size, linear, "vbe memory")
         self._add_board_devices()
         self._add_drives()
         self.after_reset.append(self._start_program)

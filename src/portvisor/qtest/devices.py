@@ -19,6 +19,7 @@ from portvisor.devices.uart16550 import Uart16550
 from portvisor.machines.legacy import COM_PORTS
 from portvisor.machines.outcome import End, Outcome
 from portvisor.ports import CharBackend, Device, IrqLine, PortConflictError
+from portvisor.ports.range import PortRangeError
 from portvisor.qtest.boards import VGA_DRIVER, Board
 from portvisor.qtest.options import OptionError, Options, Properties
 
@@ -87,7 +88,10 @@ class Builder:
             raise OptionError(f"-device {properties.text}: '{driver}' is not a valid device model name")
         if self.board.pc is None:
             raise OptionError(f"-device {properties.text}: No 'ISA' bus found for device '{driver}'")
-        maker(properties)
+        try:
+            maker(properties)
+        except PortRangeError as error:
+            raise OptionError(f"-device {properties.text}: {error}") from None
         properties.finish()
 
     def _attach(self, device: Device, properties: Properties) -> None:

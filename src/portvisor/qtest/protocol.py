@@ -177,7 +177,8 @@ class Qtest:
             if size > REPLY_LIMIT:
                 yield _encode(replies)
                 replies, size = [], 0
-        self._keep(rest)
+        if rest:
+            self._keep(rest)
         if replies:
             yield _encode(replies)
 

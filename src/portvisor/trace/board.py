@@ -21,6 +21,7 @@ UART_CALLS = ("receive", "receive_break", "receive_bad", "set_modem_inputs")
 KEYBOARD_CALLS = ("press", "release", "tap", "type_text")
 MOUSE_CALLS = ("move", "press", "release")
 MAX_SECTORS = 1 << 32
+ROM_MAX = 1 << 20
 
 HostCall = tuple[str, str, object]
 
@@ -114,7 +115,7 @@ def build_board(metadata: Metadata, clock: Clock, read_image: Callable[[int, int
             return _build_pc(options, clock, read_image)
         if metadata.machine == "poweredge":
             return _build_poweredge(options, clock, read_image)
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, zlib.error) as error:
         raise TraceError(f"the trace's machine cannot be built: {error!r}") from None
     raise TraceError(
         f"the trace is of machine {metadata.machine or '(unknown)'!r}; pc and poweredge can be replayed"
@@ -136,7 +137,7 @@ def _build_pc(options: dict[str, Any], clock: Clock, read: Callable[[int, int], 
         NullSystem(),
         PcOptions(
             memory=options.get("memory", 64 * MIB),
-            vga_bios=zlib.decompress(base64.b64decode(packed)) if packed else b"",
+            vga_bios=zlib.decompressobj().decompress(base64.b64decode(packed), ROM_MAX) if packed else b"",
             disks=_images(options.get("disks", []), read),
             cdrom=_images([cdrom], read)[0] if cdrom else None,
             serial=_serial(options),

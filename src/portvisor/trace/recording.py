@@ -58,7 +58,7 @@ class Recording:
         self._watch_wires(machine)
         self._watch_memory(machine)
         self._watch_host(machine)
-        machine.before_reset.insert(0, self._core.enter)
+        machine.before_reset.insert(0, self._reset_begins)
         machine.after_reset.append(self._reset_done)
         self.recorder.attach()
         self._begin(clock)
@@ -84,14 +84,22 @@ class Recording:
 
     def timer_fired(self, name: str, fire: Callable[[], None]) -> None:
         """A device's timer expires."""
+        if not self._open:
+            fire()
+            return
         self._core.enter()
         try:
             fire()
         finally:
             self.recorder.finish(Kind.TIMER, name)
 
+    def _reset_begins(self) -> None:
+        if self._open:
+            self._core.enter()
+
     def _reset_done(self) -> None:
-        self.recorder.finish(Kind.RESET, "board")
+        if self._open:
+            self.recorder.finish(Kind.RESET, "board")
 
     def _watch_wires(self, machine: PcLike) -> None:
         def watch(number: int) -> Callable[[int], None]:
@@ -109,6 +117,8 @@ class Recording:
 
     def acknowledged(self, source: InterruptSource) -> int:
         """The INTA cycle, as an event."""
+        if not self._open:
+            return source.acknowledge()
         self._core.enter()
         vector = 0
         try:

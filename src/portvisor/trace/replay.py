@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from portvisor.machines.pc_like import PcLike
+from portvisor.ports import ACCESS_SIZES
 from portvisor.trace.board import build_board, host_calls
 from portvisor.trace.clock import ReplayClock
 from portvisor.trace.errors import TraceError
 from portvisor.trace.reader import Trace
 from portvisor.trace.schema import KIND_NAMES, MMIO_DATA, Metadata
 
+BLOCK_MAX = 1 << 24
+"""Bytes of a block at most: a segment's worth is 64 KiB."""
 CONTEXT = 8
 """Events shown before a divergence."""
 PIC_INPUTS = tuple(irq for irq in range(16) if irq != 2)
@@ -143,12 +146,19 @@ class Replay:
             raise TraceError(
                 f"record {record['seq']}: kind {record['kind']!r}; possible are {', '.join(KIND_NAMES)}"
             )
+        if record["port"] is not None and record["size"] not in ACCESS_SIZES:
+            raise TraceError(f"record {record['seq']}: an access of {record['size']} bytes")
         for kind, waiting in self._content.items():
             waiting.clear()
             waiting.extend(piece for piece in pieces if piece["kind"] == kind)
         self._edges.clear()
         self.clock.rewind(record["time"])
-        wrong = action(record)
+        try:
+            wrong = action(record)
+        except (TypeError, ValueError, LookupError) as error:
+            if isinstance(error, TraceError):
+                raise
+            raise TraceError(f"record {record['seq']}: damaged ({describe_error(error)})") from None
         self.result.events += 1
         if self._compares(record):
             self.result.compared += 1
@@ -191,6 +201,8 @@ class Replay:
         return None
 
     def _ins(self, record: Record) -> str | None:
+        if record["count"] * record["size"] > BLOCK_MAX:
+            raise TraceError(f"record {record['seq']}: a block of {record['count']:,} elements")
         data = self.machine.ports.read_block(record["port"], record["size"], record["count"])
         expected = record["data"]
         if expected is None or data == expected:
@@ -214,11 +226,8 @@ class Replay:
         call = self._calls.get((record["device"], record["register"]))
         if call is None:
             raise TraceError(f"record {record['seq']}: no input {record['device']}.{record['register']}")
-        try:
-            positional, named = json.loads(record["data"] or b"[[], {}]")
-            call(*(bytes.fromhex(one["hex"]) if isinstance(one, dict) else one for one in positional), **named)
-        except (ValueError, TypeError, KeyError) as error:
-            raise TraceError(f"record {record['seq']}: damaged input: {error}") from None
+        positional, named = json.loads(record["data"] or b"[[], {}]")
+        call(*(bytes.fromhex(one["hex"]) if isinstance(one, dict) else one for one in positional), **named)
         return None
 
     def _mmio_in(self, record: Record) -> str | None:
@@ -233,6 +242,11 @@ class Replay:
     def _reset(self, _record: Record) -> str | None:
         self.machine.reset()
         return None
+
+
+def describe_error(error: BaseException) -> str:
+    """What went wrong, in a few words."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _mmio(record: Record) -> tuple[int, int]:

@@ -73,6 +73,16 @@ COLUMNS = (
 )
 
 
+TEXTS = ("source", "machine", "engine", "clock", "filters")
+"""Fields of the description that are words."""
+
+
+def _is_name(kind: pa.DataType) -> bool:
+    """Whether a column can stand for a dictionary of names: another tool may have written it plainly."""
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
+
+
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """What was recorded, as far as a replay needs it."""
@@ -110,7 +120,14 @@ class Metadata:
             raise TraceError(f"{path}: the trace's description is damaged") from None
         if made.version != FORMAT_VERSION:
             raise TraceError(f"{path}: trace format {made.version}; this portvisor reads {FORMAT_VERSION}")
+        wrong = (not isinstance(made.options, dict), not isinstance(made.start, int))
+        if any(wrong) or not all(isinstance(getattr(made, name), str) for name in TEXTS):
+            raise TraceError(f"{path}: the trace's description is damaged")
         missing = [name for name, _, _ in COLUMNS if name not in schema.names]
         if missing:
             raise TraceError(f"{path}: columns are missing: {', '.join(missing)}")
+        for name, kind, _ in COLUMNS:
+            found = schema.field(name).type
+            if found != kind and not (pa.types.is_dictionary(kind) and _is_name(found)):
+                raise TraceError(f"{path}: column {name} holds {found}, expected {kind}")
         return made

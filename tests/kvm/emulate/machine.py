@@ -41,7 +41,12 @@ PAGE_FLAGS = {"rw": P | RW | US, "ro": P | US, "super": P | RW, "super-ro": P, "
 class PageTables:
     """Page tables with 4 KiB pages, built in guest memory from TABLES on."""
 
-    LAYOUTS: ClassVar = {"legacy": ((22, 12), 4, 10), "pae": ((30, 21, 12), 8, 9), "long": ((39, 30, 21, 12), 8, 9)}
+    LAYOUTS: ClassVar = {
+        "legacy": ((22, 12), 4, 10),
+        "pae": ((30, 21, 12), 8, 9),
+        "long": ((39, 30, 21, 12), 8, 9),
+        "long5": ((48, 39, 30, 21, 12), 8, 9),
+    }
 
     def __init__(self, memory: bytearray, kind: str) -> None:
         self.memory = memory
@@ -178,7 +183,7 @@ class Machine:
         self, paging: str | None, pages: Mapping[int, str], aliases: Mapping[int, int]
     ) -> PageTables | None:
         if self.mode in PAGED_MODES:
-            paging = "long"
+            paging = "long5" if paging == "long5" else "long"
         elif paging is None and (pages or aliases):
             paging = "legacy"
         if paging is None:
@@ -195,6 +200,8 @@ class Machine:
         self.sregs.cr3 = tables.root
         if paging == "pae":
             self.sregs.cr4 |= 1 << 5
+        if paging == "long5":
+            self.sregs.cr4 |= 1 << 12
         return tables
 
     @property

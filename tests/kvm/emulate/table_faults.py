@@ -225,6 +225,28 @@ REAL = (
     ),
 )
 
+FIVE_LEVELS = {"paging": "long5", "aliases": {0x0080_0000_0000_0000: 0x4000}}
+LA57 = in_modes(
+    "long",
+    Case(
+        "57 bits: an address above 48 bits",
+        "",
+        "insb",
+        {"rdi": 0x0080_0000_0000_0000},
+        {"rdi": 0x0080_0000_0000_0001},
+        stored={0x4000: "01"},
+        setup=FIVE_LEVELS,
+    ),
+    Case("57 bits: non-canonical", "", "insb", {"rdi": 1 << 56}, fault="#GP(0)", reads=(), setup=FIVE_LEVELS),
+    Case(
+        "57 bits: fetch",
+        "",
+        "in al, dx",
+        {"rip": 1 << 56},
+        fault="#GP(0)",
+        setup=FIVE_LEVELS,
+    ),
+)
 NON_CANONICAL = 0x0000_8000_0000_0000
 LONG = in_modes(
     "long",
@@ -623,4 +645,4 @@ ALIGNMENT = (
     ),
 )
 
-CASES = (*LOCKED, *TYPES, *BIG, *REAL, *LONG, *PAGES, *ALIGNMENT)
+CASES = (*LOCKED, *TYPES, *BIG, *REAL, *LA57, *LONG, *PAGES, *ALIGNMENT)

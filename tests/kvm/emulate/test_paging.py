@@ -111,6 +111,8 @@ WALKS = (
         "32-bit: PAT of a 4 MiB page", PSE_ON, {ROOT + 4 * 0x301: 0x0180_0000 | PAT | ALL | PS}, HIGH, 0x0180_3123
     ),
     Walk("32-bit: NX does not exist", Registers(efer=NXE), L2, HIGH, 0x7_7123, X),
+    Walk("32-bit: NXE without PAE gives no fetch bit", Registers(efer=NXE), {}, HIGH, None, X, code=0),
+    Walk("32-bit: CR4.PSE with a small page", PSE_ON, L2, HIGH, 0x7_7123, W),
     # PAE paging
     Walk("PAE", PAE_ON, PAE3, HIGH, 0x7_7123, W | U),
     Walk(

@@ -166,6 +166,8 @@ class MemoryOps:
             self._probed = (linear & ~PAGE_OFFSET, physical & ~PAGE_OFFSET)
 
     def read_std(self, linear: int, length: int) -> bytes:
+        if (linear & PAGE_OFFSET) + length <= PAGE_SIZE:
+            return self._read_physical(self._paging.translate(linear, ACCESS_IMPLICIT, self.sregs), length)
         mask = MASK64 if self.sregs.efer & EFER_LMA else MASK32
         spans = self._spans(linear, length, ACCESS_IMPLICIT, mask)
         return b"".join(self._read_physical(physical, part) for physical, part in spans)
