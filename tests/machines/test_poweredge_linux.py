@@ -9,15 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from machines.server_support import MIB, Server, compile_static, settled
+from machines.boot_support import stock_bios
+from machines.server_support import COMMAND_LINE, MIB, Server, compile_static, kernel, settled
 from portvisor.backends.image import MemoryImage
 from portvisor.backends.records import FileRecords
-from portvisor.guest.debian import LOAD_IPMI, PRINT_LISTING, SETTLE
+from portvisor.guest.debian import LOAD, LOAD_IPMI, MODULES, PRINT_LISTING, SETTLE, SPARE_MODULES, build_initramfs
+from portvisor.guest.initramfs import InitramfsPlan
+from portvisor.guest.linux import LinuxGuest
+from portvisor.guest.linux_disk import linux_disk
 from portvisor.guest.seed import seed_listing
+from portvisor.kvm.select import open_engine
 from portvisor.machines.outcome import End
-from portvisor.machines.poweredge import TABLES_ADDRESS
+from portvisor.machines.poweredge import TABLES_ADDRESS, PowerEdge, PowerEdgeOptions
 from portvisor.machines.poweredge_acpi import Variant
 from portvisor.machines.snapshot import restore, take
+from portvisor.ports import BufferedChar
 from portvisor.ports.ioports import Diff, Difference, diff, parse
 
 pytestmark = [pytest.mark.slow, pytest.mark.guest]
@@ -25,8 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.guest]
 EXPECTED = {Variant.HONEST: 61, Variant.EXACT: 63}
 
 
-def listing_of(server: Server) -> Diff:
-    text = server.second.sent.decode().replace("\r", "")
+def listing_of(port: BufferedChar) -> Diff:
+    text = port.sent.decode().replace("\r", "")
     body = text.partition("=== listing ===\n")[2].partition("=== end ===")[0]
     return diff(seed_listing(), parse(body, "guest"))
 
@@ -37,9 +43,33 @@ def test_the_kernel_prints_the_seeds_listing(variant: Variant) -> None:
     early = "load ipmi_si\n" if variant is Variant.EXACT else ""
     with Server(early + settled(PRINT_LISTING), variant=variant, words=words) as server:
         outcome = server.run()
-        difference = listing_of(server)
+        difference = listing_of(server.second)
     assert outcome.end is End.POWER_OFF
     assert difference.count(Difference.EQUAL) == EXPECTED[variant]
+    assert difference.count(Difference.EXTRA) == 0
+
+
+def test_stock_seabios_and_grub_start_the_kernel_with_the_same_listing() -> None:
+    """Nothing is placed in memory by us: tables and memory map come through fw_cfg, the kernel from AHCI."""
+    bios, vga = stock_bios()
+    plan = InitramfsPlan(MODULES, SPARE_MODULES, LOAD + settled(PRINT_LISTING) + "poweroff -f\n")
+    guest = LinuxGuest(kernel().image.read_bytes(), build_initramfs(kernel(), plan), COMMAND_LINE)
+    console, second = BufferedChar(), BufferedChar()
+    system = open_engine("software")
+    options = PowerEdgeOptions(
+        memory=256 * MIB,
+        firmware=bios,
+        vga_bios=vga,
+        serial=(console, second),
+        sata=[MemoryImage(linux_disk(guest))],
+    )
+    with PowerEdge(system, options) as machine:
+        outcome = machine.run(300)
+        assert not machine.failures
+    system.close()
+    assert outcome.end is End.POWER_OFF, bytes(console.sent[-2000:])
+    difference = listing_of(second)
+    assert difference.count(Difference.EQUAL) == EXPECTED[Variant.HONEST]
     assert difference.count(Difference.EXTRA) == 0
 
 
@@ -243,12 +273,12 @@ def test_a_snapshot_in_mid_boot_has_the_same_future() -> None:
             assert server.run_until_says(point).end is End.CONDITION
             saved.append(take(server.machine))
         assert server.run().end is End.POWER_OFF
-        first = listing_of(server)
+        first = listing_of(server.second)
         for snapshot in reversed(saved):
             server.second.sent.clear()
             restore(server.machine, snapshot)
             again = take(server.machine)
             assert again.devices == snapshot.devices
             assert server.run().end is End.POWER_OFF
-            assert listing_of(server) == first
+            assert listing_of(server.second) == first
     assert first.count(Difference.EQUAL) == EXPECTED[Variant.HONEST]

@@ -14,16 +14,19 @@ import click
 from rich.console import Console
 
 from portvisor.backends.char import HostChar, NullChar, StdioChar
+from portvisor.backends.image import MemoryImage
 from portvisor.backends.records import FileRecords, MemoryRecords
 from portvisor.cli.guest import MIB, command_handler, open_disk
 from portvisor.cli.listing import print_diff, print_score
 from portvisor.cli.parameters import SIZE_TYPE
 from portvisor.cli.pc_demo import boot_pc
 from portvisor.cli.recording import recorded, recording_clock, trace_options
+from portvisor.cli.run import stock_firmware
 from portvisor.guest.debian import MARK_BEGIN, MARK_END, build_initramfs, debian_kernel, listing_plan
 from portvisor.guest.errors import GuestFileError
 from portvisor.guest.linux import LinuxGuest
-from portvisor.guest.packages import PackageError
+from portvisor.guest.linux_disk import linux_disk
+from portvisor.guest.packages import PackageCache, PackageError
 from portvisor.guest.seed import seed_listing
 from portvisor.kvm.select import ENGINES, open_engine
 from portvisor.machines.machine import warn
@@ -31,7 +34,7 @@ from portvisor.machines.outcome import End, Outcome
 from portvisor.machines.poweredge import PowerEdge, PowerEdgeOptions
 from portvisor.machines.poweredge_acpi import Variant
 from portvisor.machines.row_owner import owner_of_row
-from portvisor.ports import BufferedChar
+from portvisor.ports import BlockBackend, BufferedChar
 from portvisor.ports.ioports import Diff, Difference, diff, parse
 
 COMMAND_LINE = "console=ttyS0 nokaslr panic=-1"
@@ -61,6 +64,7 @@ class BootOptions:
     sata: tuple[str, ...]
     ssata: tuple[str, ...]
     records: str | None
+    firmware: bool
     trace: str | None
     trace_filter: tuple[str, ...]
 
@@ -117,6 +121,7 @@ class ListingPort(BufferedChar):
 @click.option("--append", default="", metavar="WORDS", help="Further words for the kernel's command line.")
 @click.option("--sata", multiple=True, metavar="IMAGE[,MODE]", help="A disk on 00:1f.2; MODE cow, ro or rw.")
 @click.option("--ssata", multiple=True, metavar="IMAGE[,MODE]", help="A disk on 00:11.4.")
+@click.option("--firmware", is_flag=True, help="Start through stock SeaBIOS and GRUB, from a disk on 00:1f.2.")
 @click.option("--records", metavar="FILE", help="Keep the error records of panics in FILE.")
 @trace_options
 def boot(machine: str, memory: int | None, variant: str, **values: Any) -> None:
@@ -163,7 +168,10 @@ def _guest(options: BootOptions) -> LinuxGuest:
     package = debian_kernel(warn)
     plan = listing_plan(ipmi=options.variant is Variant.EXACT, shell=options.shell)
     initrd = _read(options.initrd, "initramfs") if options.initrd else build_initramfs(package, plan, warn)
-    kernel = _read(options.kernel, "kernel") if options.kernel else package.unpacked()
+    if options.kernel:
+        kernel = _read(options.kernel, "kernel")
+    else:
+        kernel = package.image.read_bytes() if options.firmware else package.unpacked()
     return LinuxGuest(kernel, initrd, line, options.kernel or package.image.name, options.initrd or "initramfs")
 
 
@@ -179,15 +187,21 @@ def _boot(options: BootOptions, guest: LinuxGuest, stack: ExitStack) -> int:
     stack.callback(engine.close)
     listing_port = ListingPort()
     console = Terminal(options, stack)
+    bios, vga_bios = stock_firmware() if options.firmware else (b"", b"")
+    sata: list[BlockBackend] = [stack.enter_context(open_disk(spec)) for spec in options.sata]
+    if options.firmware:
+        sata.insert(0, MemoryImage(linux_disk(guest, PackageCache(progress=warn))))
     machine = stack.enter_context(
         PowerEdge(
             engine,
             PowerEdgeOptions(
                 memory=options.memory,
                 variant=options.variant,
-                linux=guest,
+                linux=None if options.firmware else guest,
+                firmware=bios,
+                vga_bios=vga_bios,
                 serial=(console.backend, listing_port),
-                sata=[stack.enter_context(open_disk(spec)) for spec in options.sata],
+                sata=sata,
                 ssata=[stack.enter_context(open_disk(spec)) for spec in options.ssata],
                 records=FileRecords(options.records) if options.records else MemoryRecords(),
             ),

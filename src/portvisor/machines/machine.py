@@ -31,6 +31,8 @@ from portvisor.ports import (
     WallClock,
 )
 
+FOUR_GIB = 1 << 32
+SHADOW_END, SHADOWED_FIRMWARE = 0x100000, 0x20000
 EXIT_IO, EXIT_MMIO = int(ExitReason.IO), int(ExitReason.MMIO)
 """Plain integers: comparing with an enum member on every exit costs more than reading the exit."""
 INPUT_POLL_NS = 10_000_000
@@ -132,6 +134,12 @@ class Machine:
         """Put `data` in RAM at `base`, now and at every reset: shadowed firmware."""
         self._shadow.append(Rom(base, data))
         self.ram.write(base, data)
+
+    def add_firmware(self, image: bytes, shadowed: int = SHADOWED_FIRMWARE) -> None:
+        """A BIOS image: ROM that ends at 4 GiB, and its last `shadowed` bytes in RAM below 1 MiB."""
+        self.add_rom(FOUR_GIB - len(image), image)
+        shadow = image[-shadowed:]
+        self.add_shadow(SHADOW_END - len(shadow), shadow)
 
     def attach(self, device: AnyDevice) -> AnyDevice:
         """Put a device on the port space and into the machine's reset and snapshot lists."""

@@ -31,8 +31,6 @@ MEMORY_MIN, MEMORY_MAX = 2 * MIB, 3072 * MIB
 VGA_HOLE, SHADOW_BASE = 0xA0000, 0xC0000
 VBE_BASE = 0xE0000000
 """Where SeaBIOS's VGA BIOS for an ISA card looks for the linear frame buffer."""
-FOUR_GIB = 1 << 32
-SHADOWED_FIRMWARE = 0x20000
 FIRMWARE_UNIT = 0x10000
 FIRMWARE_MAX = 4 * MIB
 PROGRAM_TOP = VGA_HOLE
@@ -121,11 +119,8 @@ class Pc(PcLike):
     # --- firmware -------------------------------------------------------------------------------------
 
     def _add_firmware(self) -> None:
-        firmware = self.options.firmware
-        if firmware:
-            self.add_rom(FOUR_GIB - len(firmware), firmware)
-            shadow = firmware[-SHADOWED_FIRMWARE:]
-            self.add_shadow(MIB - len(shadow), shadow)
+        if self.options.firmware:
+            self.add_firmware(self.options.firmware)
         program = self.options.program
         if program:
             if not program.data:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from portvisor.backends.records import MemoryRecords
@@ -12,6 +13,7 @@ from portvisor.devices.ahci import Ahci, AhciAddress
 from portvisor.devices.ahci.hba import SATA_AHCI, SSATA_AHCI
 from portvisor.devices.bmc import Bmc
 from portvisor.devices.board_registers import BoardRegisters
+from portvisor.devices.debugcon import DebugConsole
 from portvisor.devices.erst import RANGE_LENGTH, REGISTERS_LENGTH, Erst, RecordStore
 from portvisor.devices.fw_cfg import FwCfg, Key
 from portvisor.devices.ide.ata_disk import DISK_IDENTITY, AtaDisk
@@ -26,6 +28,8 @@ from portvisor.devices.pci.config import (
     COMMAND_IO,
     COMMAND_MASTER,
     COMMAND_MEMORY,
+    COMMAND_PARITY,
+    COMMAND_SERR,
     MEMORY_BASE,
     PRIMARY_BUS,
     PciId,
@@ -46,13 +50,15 @@ from portvisor.machines import cmos
 from portvisor.machines import poweredge_layout as layout
 from portvisor.machines.legacy import ISA_IRQS, LegacyChips, LegacyOptions
 from portvisor.machines.outcome import End, Outcome
-from portvisor.machines.pc import MIB, SHADOW_BASE, VGA_HOLE, check_memory
+from portvisor.machines.pc import MIB, SHADOW_BASE, VGA_HOLE, check_firmware, check_memory
 from portvisor.machines.pc_like import PcLike
 from portvisor.machines.poweredge_acpi import AcpiDevices, Variant, build
 from portvisor.ports import BlockBackend, CharBackend, Clock, Device, PortConflictError
 from portvisor.ports.memory import MmioConflictError, MmioWindow
 
 MEMORY_MIN, MEMORY_MAX = 128 * MIB, 3072 * MIB
+WHOLE_SHADOW = 0x40000
+"""All of C0000-FFFFF: SeaBIOS copies the lower half itself only on host bridges that it knows."""
 ERST_BASE = 0xFED20000
 ERST_LENGTH = REGISTERS_LENGTH + RANGE_LENGTH
 RSDP_ADDRESS, TABLES_ADDRESS, SMBIOS_ADDRESS = 0xE0000, 0xE0040, 0xF0000
@@ -60,8 +66,11 @@ RESERVED_LOW = 0x9FC00
 ACPI_ENABLE, ACPI_DISABLE = 2, 3
 """Values at SMI_CMD (APM_CNT)."""
 
-HOST_BRIDGE = PciId(0x8086, 0x2F00, 0x060000, revision=2)
+HOST_BRIDGE = PciId(0x8086, 0x2F00, 0x060000, revision=2, subsystem_vendor=0x1AF4, subsystem=0x1100)
+"""By this subsystem stock SeaBIOS knows that it may ask fw_cfg."""
 ROOT_PORTS = (PciId(0x8086, 0x2F02, 0x060400, revision=2), PciId(0x8086, 0x2F04, 0x060400, revision=2))
+ROOT_PORT_COMMAND = COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER | COMMAND_PARITY | COMMAND_SERR
+"""Bus master is set from the start, as a server's firmware does; SeaBIOS does not set it on bridges."""
 SPSR = PciId(0x8086, 0x8D7C, 0xFF0000, revision=5)
 
 
@@ -84,6 +93,11 @@ class PowerEdgeOptions:
     variant: Variant = Variant.HONEST
     linux: LinuxGuest | None = None
     """Boot this kernel without firmware."""
+    firmware: bytes = b""
+    """A BIOS image that boots from a disk; it gets the ACPI tables and the memory map through fw_cfg."""
+    vga_bios: bytes = b""
+    on_debug: Callable[[bytes], None] | None = None
+    """Gets what firmware writes to port E9 (402 is PM1_EN here, so SeaBIOS keeps its debug port shut)."""
     serial: Sequence[CharBackend | None] = (None, None)
     sata: Sequence[BlockBackend] = ()
     """Disks on the AHCI controller 00:1f.2."""
@@ -113,6 +127,9 @@ class PowerEdge(PcLike):
         self.add_ram(0, 0, VGA_HOLE)
         self.add_ram(SHADOW_BASE, SHADOW_BASE, options.memory - SHADOW_BASE)
         self.add_ram(ERST_BASE, options.memory, ERST_LENGTH)
+        if options.firmware:
+            check_firmware(options.firmware, "firmware")
+            self.add_firmware(options.firmware, WHOLE_SHADOW)
         self.chips = LegacyChips(
             self,
             LegacyOptions(
@@ -128,6 +145,8 @@ class PowerEdge(PcLike):
         self._add_management()
         self._add_pci()
         self.tables = self._build_tables()
+        if options.firmware:
+            self._add_firmware_files()
         self._loader = self._linux_loader()
         self.after_reset.append(self._start)
         self.reset()
@@ -205,6 +224,7 @@ class PowerEdge(PcLike):
         self.fw_cfg.add_integer(Key.RAM_SIZE, self.options.memory, 8)
         self.fw_cfg.add_integer(Key.NB_CPUS, 1, 2)
         self.fw_cfg.add_integer(Key.MAX_CPUS, 1, 2)
+        self.attach(DebugConsole(self.options.on_debug or (lambda data: None), base=0xE9, name="port-e9"))
 
     def _chassis(self, action: str) -> None:
         if action in ("power down", "soft off"):
@@ -222,6 +242,8 @@ class PowerEdge(PcLike):
         self.first_port = PciBridge(identity=ROOT_PORTS[0], name="root-port-1")
         self._plug(root, self.first_port, 1)
         self.raid_port = PciBridge(identity=ROOT_PORTS[1], io_window=layout.RAID_WINDOW, name="root-port-2")
+        for port in (self.first_port, self.raid_port):
+            port.define(COMMAND, 2, COMMAND_MASTER, ROOT_PORT_COMMAND)
         self._plug(root, self.raid_port, 2)
         self.raid = MegaRaid(self.ram, io_address=layout.RAID_PORTS, memory_address=layout.RAID_MEMORY_WINDOW[0])
         self.raid_port.secondary_bus.attach(self.raid, 0)
@@ -259,6 +281,15 @@ class PowerEdge(PcLike):
             erst_registers=ERST_BASE,
         )
         return build(devices, self.options.variant)
+
+    def _add_firmware_files(self) -> None:
+        """What SeaBIOS takes from fw_cfg: ACPI tables, memory map, VGA BIOS."""
+        for name, content in self.tables.fw_cfg_files().items():
+            self.fw_cfg.add_file(name, content)
+        entries = [one for one in self.memory_map() if one.base >= MIB or one.base == 0]
+        self.fw_cfg.add_file("etc/e820", b"".join(struct.pack("<QQI", e.base, e.length, e.kind) for e in entries))
+        if self.options.vga_bios:
+            self.fw_cfg.add_file("vgaroms/vgabios.bin", self.options.vga_bios)
 
     def memory_map(self) -> list[E820Entry]:
         """The E820 map of a boot without firmware."""

@@ -114,7 +114,7 @@ class MegaRaid(PciFunction):
     Args:
         memory: guest memory.
         io_address: hard-wires BAR 0; None lets software place all BARs.
-        memory_address: hard-wires BAR 1; BAR 3 follows 256 KiB on.
+        memory_address: where BAR 1 is after a reset; BAR 3 follows 256 KiB on. Software may move both.
     """
 
     ID: ClassVar[PciId] = PciId(0x1000, 0x0079, 0x010400, revision=5, subsystem_vendor=0x1028, subsystem=0x1F17)
@@ -149,8 +149,8 @@ class MegaRaid(PciFunction):
         fixed = io_address is not None
         bars = {
             0: Bar.io(256, address=io_address or 0, fixed=fixed),
-            1: Bar.memory(0x4000, address=memory_address, fixed=fixed),
-            3: Bar.memory(0x40000, address=memory_address + 0x40000 if fixed else 0, fixed=fixed),
+            1: Bar.memory(0x4000, address=memory_address),
+            3: Bar.memory(0x40000, address=memory_address + 0x40000 if fixed else 0),
         }
         super().__init__(bars=bars, interrupt_pin=1, name=name)
         self._memory = memory
