@@ -490,7 +490,8 @@ def test_closing_restores_the_signal_state(kvm: HardwareSystem) -> None:
 def test_a_mask_that_was_there_stays_inside_run(kvm: HardwareSystem) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     try:
-        with guest(kvm, SPIN) as made, after(0.01, lambda: os.kill(os.getpid(), signal.SIGUSR2)):
+        this = threading.get_ident()  # a signal to the process may go to any thread, and end it
+        with guest(kvm, SPIN) as made, after(0.01, lambda: signal.pthread_kill(this, signal.SIGUSR2)):
             alarm = ns() + 60 * MS
             made.vcpu.set_alarm(alarm)
             assert made.vcpu.run() == ExitReason.INTR

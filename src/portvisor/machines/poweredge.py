@@ -49,12 +49,12 @@ from portvisor.kvm.api import System
 from portvisor.machines import cmos
 from portvisor.machines import poweredge_layout as layout
 from portvisor.machines.legacy import ISA_IRQS, LegacyChips, LegacyOptions
+from portvisor.machines.lpc_blocks import LpcBlocks
 from portvisor.machines.outcome import End, Outcome
 from portvisor.machines.pc import MIB, SHADOW_BASE, VGA_HOLE, check_firmware, check_memory
 from portvisor.machines.pc_like import PcLike
 from portvisor.machines.poweredge_acpi import AcpiDevices, Variant, build
-from portvisor.ports import BlockBackend, CharBackend, Clock, Device, PortConflictError
-from portvisor.ports.memory import MmioConflictError, MmioWindow
+from portvisor.ports import BlockBackend, CharBackend, Clock
 
 MEMORY_MIN, MEMORY_MAX = 128 * MIB, 3072 * MIB
 WHOLE_SHADOW = 0x40000
@@ -160,42 +160,10 @@ class PowerEdge(PcLike):
         self.tco = self.attach(Tco(self.clock, self._watchdog_expired, lambda: self.rcba.no_reboot))
         self.gpio = self.attach(PchGpio(holes=(layout.FW_CFG_HOLE,)))
         self.board = self.attach(BoardRegisters(layout.BOARD_BLOCKS))
-        self._rcba_window: MmioWindow | None = None
-        bases = LpcBases(self._move_pm, self._move_gpio, self._move_rcba)
+        blocks = LpcBlocks(self, self.pm, self.tco, self.rcba, self.gpio)
+        bases = LpcBases(blocks.move_pm, blocks.move_gpio, blocks.move_rcba)
         isa_irqs = {irq: self.chips.irq(irq) for irq in ISA_IRQS}
         self.lpc = IchLpc(isa_irqs, bases, layout.LPC_SETTINGS)
-
-    def _move_pm(self, base: int | None) -> None:
-        tco_base = None if base is None else base + layout.TCO_OFFSET
-        try:
-            with self.ports.transaction():
-                self.ports.remap(self.pm, AcpiPm.ranges(base))
-                self.ports.remap(self.tco, Tco.ranges(tco_base))
-        except PortConflictError as error:
-            self._unmap(error, self.pm, self.tco)
-
-    def _move_gpio(self, base: int | None) -> None:
-        try:
-            self.ports.remap(self.gpio, self.gpio.ranges(base))
-        except PortConflictError as error:
-            self._unmap(error, self.gpio)
-
-    def _unmap(self, error: PortConflictError, *devices: Device) -> None:
-        """A guest has put a block onto another device's ports: neither board nor bus says what happens then."""
-        self.say(f"chipset block not decoded: {error}")
-        with self.ports.transaction():
-            for device in devices:
-                self.ports.remap(device, ())
-
-    def _move_rcba(self, base: int | None) -> None:
-        if self._rcba_window is not None:
-            self.mmio.detach(self._rcba_window)
-            self._rcba_window = None
-        if base is not None:
-            try:
-                self._rcba_window = self.mmio.attach(base, RCBA_LENGTH, self.rcba, "rcba")
-            except MmioConflictError as error:
-                self.say(f"chipset block not decoded: {error}")
 
     def _smi_command(self, value: int) -> None:
         """A write to APM_CNT: what the firmware's SMI handler does on a real board."""

@@ -6,7 +6,6 @@ from portvisor.devices.pci.ich_lpc import ACPI_EN, GPIO_EN, RCBA_EN, LpcSettings
 from portvisor.ports import PortRange
 
 PMBASE, GPIOBASE, RCBA = 0x400, 0x500, 0xFED1C000
-TCO_OFFSET = 0x60
 KCS_BASE, KCS_SPACING = 0xCA8, 4
 FW_CFG_BASE = 0x510
 FW_CFG_HOLE = PortRange(FW_CFG_BASE, 12, name="fw_cfg")
