@@ -25,6 +25,12 @@ fingerprint() {
         sha256sum | cut -d' ' -f1
 }
 
+# Of pip's output: the name of each package as it comes, and what went wrong.
+show_progress() {
+    sed -un -e 's/^Collecting \([^ ]*\).*/    \1/p' -e 's/^Installing collected.*/    installing/p' \
+        -e '/^ERROR/p' -e '/error:/p' >&2
+}
+
 ensure_environment() {
     local extras="$1" base want
     want=$(fingerprint "$extras")
@@ -40,7 +46,7 @@ ensure_environment() {
     say "installing portvisor and what it needs (about a minute the first time)"
     local target="."
     [ -n "$extras" ] && target=".[$extras]"
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable "$target" ||
+    "$PYTHON" -m pip install --disable-pip-version-check --editable "$target" 2>&1 | show_progress ||
         fail "the installation failed; the lines above say why (no network? missing python3-dev?)"
     printf '%s\n' "$want" >"$VENV/portvisor-$extras"
 }

@@ -212,17 +212,17 @@ def _boot(options: BootOptions, guest: LinuxGuest, stack: ExitStack) -> int:
     machine.on_message = warn
     warn(f"booting {guest.kernel_label} on machine poweredge, engine {engine.name}")
     start = time.monotonic()
-    watch = ListingWatch(machine, listing_port)
+    watch = ListingWatch(machine, listing_port, show=not options.verbose)
     if options.initrd:
         console.connect(machine)
         return _ended(machine.run())
     if options.verbose:
         console.connect(machine)
     outcome = machine.run(options.timeout)
+    watch.stop()
     if listing_port.listing is None:
         warn(f"the guest did not print its listing: {outcome}")
         return outcome.exit_status or 1
-    watch.stop()
     warn(f"listing after {time.monotonic() - start:.1f} s")
     status = _show(options.variant, machine, listing_port.listing)
     if options.shell:
@@ -260,24 +260,33 @@ class Terminal:
 
 
 class ListingWatch:
-    """Stops the run once the listing is complete."""
+    """Stops the run once the listing is complete; on a terminal it shows that time passes."""
 
     LOOK_EVERY_NS = 20_000_000
+    SHOW_EVERY_NS = 500_000_000
 
-    def __init__(self, machine: PowerEdge, port: ListingPort) -> None:
+    def __init__(self, machine: PowerEdge, port: ListingPort, *, show: bool) -> None:
         self._machine, self._port = machine, port
+        self._show = show and sys.stderr.isatty()
+        self._next_show = self.SHOW_EVERY_NS
         self._timer = machine.clock.timer(self._look, "listing")
         self._timer.arm(machine.clock.now() + self.LOOK_EVERY_NS)
 
     def _look(self) -> None:
+        now = self._machine.clock.now()
         if self._port.listing is not None:
             self._machine.request_stop(Outcome(End.CONDITION))
-        else:
-            self._timer.arm(self._machine.clock.now() + self.LOOK_EVERY_NS)
+            return
+        if self._show and now >= self._next_show:
+            self._next_show = now + self.SHOW_EVERY_NS
+            print(f"\r  {now / 1e9:.1f} s", end="", file=sys.stderr, flush=True)
+        self._timer.arm(now + self.LOOK_EVERY_NS)
 
     def stop(self) -> None:
         """Look no more."""
         self._timer.disarm()
+        if self._show:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _show(variant: Variant, machine: PowerEdge, text: str) -> int:

@@ -53,6 +53,8 @@ class DmaPages(Device):
         aliases: answer at 90-9F without 92, as a PCH does.
     """
 
+    name = "dma-pages"
+
     REGISTERS: ClassVar[dict[int, str]] = {
         POST_CODE: "POST code",
         **{offset: f"DMA channel {channel} page" for channel, offset in enumerate(PAGE_OF_CHANNEL)},

@@ -264,6 +264,8 @@ class DmaController(Device):
         alias: answer at 10-1F as at 00-0F, as a PCH does.
     """
 
+    name = "dma"
+
     @dataclass
     class State:
         """Controller 1 (channels 0-3) and controller 2 (channels 4-7)."""

@@ -290,6 +290,8 @@ class PicPair(Device):
         aliases: also answer at the ports where a PCH repeats 20-21 and A0-A1.
     """
 
+    name = "pic"
+
     REGISTERS: ClassVar[dict[int, str]] = {
         0: "PIC1 OCW2/OCW3",
         MASTER_DATA: "PIC1 OCW1 (IMR)",
