@@ -25,10 +25,9 @@ fingerprint() {
         sha256sum | cut -d' ' -f1
 }
 
-# Of pip's output: the name of each package as it comes, and what went wrong.
+# Of pip's output: the name of each package as it comes.
 show_progress() {
-    sed -un -e 's/^Collecting \([^ ]*\).*/    \1/p' -e 's/^Installing collected.*/    installing/p' \
-        -e '/^ERROR/p' -e '/error:/p' >&2
+    sed -un -e 's/^Collecting \([^ ]*\).*/    \1/p' -e 's/^Installing collected.*/    installing/p' >&2
 }
 
 ensure_environment() {
@@ -46,7 +45,10 @@ ensure_environment() {
     say "installing portvisor and what it needs (about a minute the first time)"
     local target="."
     [ -n "$extras" ] && target=".[$extras]"
-    "$PYTHON" -m pip install --disable-pip-version-check --editable "$target" 2>&1 | show_progress ||
+    "$PYTHON" -m pip install --disable-pip-version-check --editable "$target" 2>&1 | tee "$VENV/install.log" |
+        show_progress || {
+        tail -n 12 "$VENV/install.log" >&2
         fail "the installation failed; the lines above say why (no network? missing python3-dev?)"
+    }
     printf '%s\n' "$want" >"$VENV/portvisor-$extras"
 }
