@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from portvisor.backends.image import (
     MemoryImage,
 )
 from portvisor.ports import SECTOR_SIZE, BlockBackend
+
+NOBODY = 65_534
 
 
 def pattern(sectors: int, seed: int = 0) -> bytes:
@@ -177,14 +180,25 @@ class TestErrors:
         with pytest.raises(ImageError, match="null"):
             FileImage("a\0b")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write anything")
-    def test_no_permission(self, disk: Path) -> None:
-        disk.chmod(0o444)
-        with pytest.raises(ImageError, match="cannot be opened for writing: Permission denied"):
-            FileImage(disk, ImageMode.WRITE_THROUGH)
-        disk.chmod(0)
-        with pytest.raises(ImageError, match="cannot be opened for reading: Permission denied"):
-            FileImage(disk)
+    def test_no_permission(self) -> None:
+        """Root may read and write anything, so it becomes somebody else for the test."""
+        before = os.geteuid()
+        with tempfile.TemporaryDirectory() as folder:
+            disk = Path(folder) / "disk"
+            disk.write_bytes(bytes(SECTOR_SIZE))
+            Path(folder).chmod(0o755)
+            try:
+                for mode, image_mode, purpose in (
+                    (0o444, ImageMode.WRITE_THROUGH, "writing"),
+                    (0, ImageMode.COPY_ON_WRITE, "reading"),
+                ):
+                    os.seteuid(before)
+                    disk.chmod(mode)
+                    os.seteuid(NOBODY if before == 0 else before)
+                    with pytest.raises(ImageError, match=f"cannot be opened for {purpose}: Permission denied"):
+                        FileImage(disk, image_mode)
+            finally:
+                os.seteuid(before)
 
     @pytest.mark.parametrize(
         ("start", "name"),
