@@ -212,3 +212,15 @@ def test_a_filter_needs_a_file_and_a_wrong_one_says_what_is_possible(tmp_path: P
     wrong = run_cli(*common, "--trace", str(tmp_path / "t.parquet"), "--trace-filter", "dir=up")
     assert wrong.status == 1
     assert "'up' is not one of in, out" in wrong.errors
+
+
+@pytest.mark.guest
+def test_a_run_that_waits_for_text_and_presses_keys_replays_exactly(tmp_path: Path) -> None:
+    """The script's own timer is no event of the board; the keys it presses are."""
+    trace = tmp_path / "t.parquet"
+    program = Path(__file__).parent.parent / "guests" / "kbd.bin"
+    arguments = ("run", str(program), "--at", "7c00", "--engine", "software", "--timeout", "60")
+    done = run_cli(*arguments, "--when", "kbd: ready=a,b,esc", "--trace", str(trace))
+    assert done.status == 0x21, done.output + done.errors
+    replayed = run_cli("replay", str(trace))
+    assert replayed.status == 0, replayed.output

@@ -16,7 +16,7 @@ from portvisor.backends.image import FileImage, ImageMode
 from portvisor.cli.parameters import SIZE_TYPE, TEXT_AND_KEYS
 from portvisor.cli.recording import recorded, trace_options
 from portvisor.cli.screen import ScreenConsole
-from portvisor.cli.script import Script
+from portvisor.cli.script import Script, check_steps
 from portvisor.cli.serial import SPECS, open_serial
 from portvisor.guest.errors import GuestFileError
 from portvisor.kvm.select import ENGINES
@@ -180,11 +180,13 @@ def run_guest(machine: PcLike, options: GuestOptions, streams: Streams) -> Outco
     machine.on_message = warn
     machine.reset_limit = 0 if options.no_reboot else None
     streams.connect(machine)
-    script = Script(machine, options.when, options.until)
-    streams.copy.listener = script.saw_serial
+    check_steps(options.when)
     if sys.stdin.isatty():
         warn("Ctrl-A x ends the machine, Ctrl-A r resets it")
     with recorded(machine, options.trace, options.trace_filter):
+        # made while recording: its timer is the host's, not the board's, and no event of the trace
+        script = Script(machine, options.when, options.until)
+        streams.copy.listener = script.saw_serial
         outcome = _run(machine, options)
     if options.screenshot:
         _save_screen(machine, Path(options.screenshot))

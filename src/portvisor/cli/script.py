@@ -19,17 +19,11 @@ class Script:
     """Steps of (text, keys) in order, then the text that ends the run."""
 
     def __init__(self, machine: PcLike, steps: Sequence[tuple[str, str]], until: str | None) -> None:
-        """Watch `machine`.
-
-        Raises:
-            GuestFileError: a step names a key that no keyboard has.
-        """
+        """Watch `machine`; the steps have passed `check_steps`."""
         self._machine = machine
         self._steps = deque(steps)
         self._until = until
         self._serial = bytearray()
-        for _, keys in steps:
-            _check_keys(keys)
         if steps or until:
             self._timer = machine.clock.timer(self._look, "script")
             self._timer.arm(machine.clock.now() + LOOK_EVERY_NS)
@@ -55,9 +49,14 @@ class Script:
         self._timer.arm(self._machine.clock.now() + LOOK_EVERY_NS)
 
 
-def _check_keys(keys: str) -> None:
-    for stroke in keys.split(","):
-        for key in stroke.split("+"):
+def check_steps(steps: Sequence[tuple[str, str]]) -> None:
+    """Refuse what cannot be pressed.
+
+    Raises:
+        GuestFileError: a step names a key that no keyboard has.
+    """
+    for _, keys in steps:
+        for key in keys.replace("+", ",").split(","):
             if key not in KEYS:
                 raise GuestFileError(f"no key is called {key!r}; there are {', '.join(sorted(KEYS))}")
 
