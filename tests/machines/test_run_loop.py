@@ -10,7 +10,7 @@ import guest_programs
 from portvisor.guest.errors import GuestFileError
 from portvisor.kvm.api import System
 from portvisor.kvm.select import open_engine
-from portvisor.machines.outcome import End
+from portvisor.machines.outcome import End, Outcome
 from portvisor.machines.pc import MIB, Pc, PcOptions, Program
 from portvisor.ports import BufferedChar, Device, PortRange
 from support import require_kvm
@@ -83,6 +83,17 @@ def test_a_guest_that_spins_meets_the_time_limit(engine: System) -> None:
     with pc(engine, "ebfe") as machine:
         assert machine.run(0.2).end is End.TIME_LIMIT
         assert machine.run(0.2).end is End.TIME_LIMIT
+
+
+def test_a_machine_that_is_switched_off_executes_nothing_until_it_is_reset(engine: System) -> None:
+    with pc(engine, "b042 e680 ebfe") as machine:
+        timer = machine.clock.timer(lambda: machine.request_stop(Outcome(End.POWER_OFF, detail="once")))
+        timer.arm(machine.clock.now() + 100_000_000)
+        off = machine.run(WATCHDOG_S)
+        assert (off.end, off.detail) == (End.POWER_OFF, "once")
+        assert machine.run(WATCHDOG_S) == off
+        machine.reset()
+        assert machine.run(0.1).end is End.TIME_LIMIT
 
 
 def test_a_reset_starts_the_program_again(engine: System) -> None:

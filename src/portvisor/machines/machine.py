@@ -100,6 +100,8 @@ class Machine:
         self.reset_limit: int | None = None
         """Stop with `End.RESET` instead of the reset after this many; None reboots for ever."""
         self.resets = 0
+        self.powered_off: Outcome | None = None
+        """How the machine was switched off, until a reset or a restored snapshot switches it on."""
         self._stop: Outcome | None = None
         self._reset_wanted: str | None = None
         self._interrupts: InterruptSource | None = None
@@ -192,6 +194,7 @@ class Machine:
 
     def reset(self) -> None:
         """RESET#: every device and the vCPU; shadowed firmware comes back, other RAM stays."""
+        self.powered_off = None
         for hook in self.before_reset:
             hook()
         for device in self.devices:
@@ -207,8 +210,11 @@ class Machine:
         """Execute the guest until it ends, or for `limit` seconds.
 
         Returns:
-            How it ended. A second call goes on after TIME_LIMIT and CONDITION.
+            How it ended. A second call goes on after TIME_LIMIT and CONDITION; a machine that is switched
+            off stays so until it is reset.
         """
+        if self.powered_off is not None:
+            return self.powered_off
         self._limit = None if limit is None else time.monotonic_ns() + int(limit * 1e9)
         self._stop = None
         try:
@@ -222,6 +228,8 @@ class Machine:
             self._stop = Outcome(End.DEVICE, detail=str(error))
         except EngineError as error:
             self._stop = Outcome(End.ENGINE, detail=str(error))
+        if self._stop.end is End.POWER_OFF:
+            self.powered_off = self._stop
         return self._stop
 
     def _between_runs(self) -> None:

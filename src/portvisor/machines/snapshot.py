@@ -72,5 +72,6 @@ def restore(machine: Machine, snapshot: MachineSnapshot) -> None:
         machine.vm.memory_written(region.base, region.end)
     for device, saved in zip(machine.devices, snapshot.devices, strict=True):
         device.restore(saved)
+    machine.powered_off = None
     vcpu.restore_state(snapshot.cpu)
     machine.vcpu.interrupt_changed()
