@@ -230,7 +230,7 @@ def test_not_routed(south: South) -> None:
     """PIRQx_ROUT bit 7, set after reset."""
     south.lpc.pirqs[0].set(1)
     assert south.raised() == []
-    assert south.lpc.route(0) is None
+    assert south.lpc.router.route(0) is None
     south.put(0x60, 10, 1)
     assert south.raised() == [10]
     south.put(0x60, 0x80 | 10, 1)

@@ -100,7 +100,7 @@ def test_reserved_interrupts_connect_nothing(south: South, irq: int) -> None:
     south.board.put(1, 0x60, irq, 1)
     south.bridge.pirqs[0].set(1)
     assert south.raised() == []
-    assert south.bridge.route(0) is None
+    assert south.bridge.router.route(0) is None
 
 
 def test_two_inputs_on_one_interrupt_are_ored(south: South) -> None:

@@ -31,6 +31,7 @@ from typing import ClassVar
 
 from portvisor.devices.pci.config import COMMAND, STATUS, STATUS_DEVSEL_MEDIUM, STATUS_ERRORS, PciId
 from portvisor.devices.pci.function import PciFunction
+from portvisor.devices.pci.pirq import PIRQ_DISABLED, PIRQ_WRITABLE, PirqRouter
 from portvisor.ports import IrqLine
 
 PMBASE, ACPI_CNTL, GPIOBASE, GC = 0x40, 0x44, 0x48, 0x4C
@@ -38,9 +39,7 @@ PIRQA, SIRQ_CNTL, PIRQE = 0x60, 0x64, 0x68
 FDCAP, RCBA = 0xE0, 0xF0
 ACPI_EN, GPIO_EN, RCBA_EN, IO_INDICATOR = 1 << 7, 1 << 4, 1, 1
 BASE_MASK, RCBA_MASK = 0xFF80, 0xFFFFC000
-PIRQ_COUNT = 8
-PIRQ_DISABLED, PIRQ_IRQ = 0x80, 0x0F
-ROUTABLE = frozenset({3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15})
+PIRQ_OFFSETS = (*range(PIRQA, PIRQA + 4), *range(PIRQE, PIRQE + 4))
 COMMAND_RESET, COMMAND_WRITABLE = 0x0007, 0x0140
 CAPABILITY_VENDOR, FEATURE_DETECTION = 0x09, bytes((0x0C, 0x10)) + bytes(8)
 """FDLEN, FDVER and two feature vectors."""
@@ -74,7 +73,7 @@ class LpcSettings:
     gpiobase: int = IO_INDICATOR
     gc: int = 0
     rcba: int = 0
-    pirqs: tuple[int, ...] = (PIRQ_DISABLED,) * PIRQ_COUNT
+    pirqs: tuple[int, ...] = (PIRQ_DISABLED,) * len(PIRQ_OFFSETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +120,9 @@ class IchLpc(PciFunction):
     ) -> None:
         super().__init__(identity=identity, name=name)
         settings = settings or LpcSettings()
-        self._isa_irqs = {irq: line for irq, line in isa_irqs.items() if irq in ROUTABLE}
+        self.router = PirqRouter(lambda offset: self.state.config[offset], PIRQ_OFFSETS, isa_irqs)
         self._bases = bases
-        self.pirqs = tuple(IrqLine(self._pirq_changed, f"PIRQ{letter}#") for letter in "ABCDEFGH")
+        self.pirqs = self.router.inputs
         """The inputs PIRQA# to PIRQH#; 1 is asserted."""
         self.define(COMMAND, 2, COMMAND_RESET, COMMAND_WRITABLE)
         self.define(STATUS, 2, STATUS_DEVSEL_MEDIUM, clears=STATUS_ERRORS)
@@ -133,8 +132,8 @@ class IchLpc(PciFunction):
         self.define(GPIOBASE, 4, settings.gpiobase | IO_INDICATOR, BASE_MASK)
         self.define(GC, 1, settings.gc, GPIO_EN | 1)
         self.define(RCBA, 4, settings.rcba, RCBA_MASK | RCBA_EN)
-        for index, value in enumerate(settings.pirqs):
-            self.define(self._pirq_register(index), 1, value, PIRQ_DISABLED | PIRQ_IRQ)
+        for pirq_offset, value in zip(PIRQ_OFFSETS, settings.pirqs, strict=True):
+            self.define(pirq_offset, 1, value, PIRQ_WRITABLE)
         for offset, size, value, writable in REGISTERS_HELD:
             self.define(offset, size, value, writable)
 
@@ -150,40 +149,20 @@ class IchLpc(PciFunction):
         self._bases.gpio(gpio if config[GC] & GPIO_EN and gpio else None)
         self._bases.rcba(rcba & RCBA_MASK if rcba & RCBA_EN else None)
 
-    # --- the interrupt router -----------------------------------------------------------------------------
-
-    @staticmethod
-    def _pirq_register(index: int) -> int:
-        return PIRQA + index if index < 4 else PIRQE + index - 4
-
-    def route(self, pirq: int) -> int | None:
-        """ISA interrupt that PIRQ input 0-7 is connected to; None if to nothing."""
-        value = self.state.config[self._pirq_register(pirq)]
-        irq = value & PIRQ_IRQ
-        return None if value & PIRQ_DISABLED or irq not in ROUTABLE else irq
-
-    def _pirq_changed(self, _level: int) -> None:
-        self._drive()
-
-    def _drive(self) -> None:
-        asserted = {self.route(number) for number, line in enumerate(self.pirqs) if line.level}
-        for irq, line in self._isa_irqs.items():
-            line.set(irq in asserted)
-
     # --- changes --------------------------------------------------------------------------------------------
 
     def config_written(self, offset: int, size: int) -> None:
         if PIRQA <= offset < PIRQE + 4:
-            self._drive()
+            self.router.drive()
         elif PMBASE <= offset <= GC or offset >= RCBA:
             self.announce_bases()
 
     def reset(self) -> None:
         super().reset()
-        self._drive()
+        self.router.drive()
         self.announce_bases()
 
     def restored(self) -> None:
         super().restored()
-        self._drive()
+        self.router.drive()
         self.announce_bases()

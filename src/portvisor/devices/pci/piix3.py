@@ -5,10 +5,8 @@ Source: Intel 82371FB (PIIX) and 82371SB (PIIX3) data sheet, order number 290550
     4C IORT  4E XBCS  60-63 PIRQRCA-D  69 TOM  6A MSTAT  70 MBIRQ0  76-77 MBDMA0-1  78 PCSC  80 APICBASE
     82 DLC  A0 SMICNTL  A2 SMIEN  A4 SEE  A8 FTMR  AA SMIREQ  AC CTLTMR  AE CTHTMR
 
-PIRQRCx: bit 7 set disconnects PIRQx#; bits 3:0 name the ISA interrupt, of which 0, 1, 2, 8 and 13 are
-reserved and connect nothing. A routed interrupt is level: the PIC's ELCR has to agree.
-
-Elsewhere: reset control (CF9), ELCR, the ISA devices, functions 1 (IDE) and 2 (USB).
+Elsewhere: the interrupt router behind PIRQRCx (`pirq`), reset control (CF9), ELCR, the ISA devices, functions
+1 (IDE) and 2 (USB).
 Not modelled: system management interrupts and timers, chip select decode, type F DMA, MIRQ0 (the registers
 hold values).
 """
@@ -30,13 +28,11 @@ from portvisor.devices.pci.config import (
     PciId,
 )
 from portvisor.devices.pci.function import PciFunction
+from portvisor.devices.pci.pirq import PIRQ_DISABLED, PIRQ_WRITABLE, PirqRouter
 from portvisor.ports import IrqLine
 
 PIRQRC = 0x60
 PIRQ_COUNT = 4
-PIRQ_DISABLED = 0x80
-PIRQ_IRQ = 0x0F
-ROUTABLE = frozenset({3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15})
 
 COMMAND_RESET = 0x0007  # I/O, memory and master are always on
 COMMAND_SPECIAL_CYCLES = 0x0008
@@ -45,7 +41,10 @@ STATUS_RESET = STATUS_FAST_BACK_TO_BACK | STATUS_DEVSEL_MEDIUM
 REGISTERS_HELD = (
     ("IORT", 0x4C, 1, 0x4D, 0xFF),
     ("XBCS", 0x4E, 2, 0x0003, 0x01FF),
-    *((f"PIRQRC{letter}", PIRQRC + number, 1, PIRQ_DISABLED, 0x8F) for number, letter in enumerate("ABCD")),
+    *(
+        (f"PIRQRC{letter}", PIRQRC + number, 1, PIRQ_DISABLED, PIRQ_WRITABLE)
+        for number, letter in enumerate("ABCD")
+    ),
     ("TOM", 0x69, 1, 0x02, 0xFE),
     ("MSTAT", 0x6A, 1, 0x00, 0xD1),
     ("MBIRQ0", 0x70, 1, 0x80, 0xEF),
@@ -80,8 +79,9 @@ class Piix3(PciFunction):
 
     def __init__(self, isa_irqs: Mapping[int, IrqLine], *, name: str = "piix3") -> None:
         super().__init__(name=name)
-        self._isa_irqs = {irq: line for irq, line in isa_irqs.items() if irq in ROUTABLE}
-        self.pirqs = tuple(IrqLine(self._pirq_changed, f"PIRQ{letter}#") for letter in "ABCD")
+        offsets = range(PIRQRC, PIRQRC + PIRQ_COUNT)
+        self.router = PirqRouter(lambda offset: self.state.config[offset], offsets, isa_irqs)
+        self.pirqs = self.router.inputs
         """The inputs PIRQA# to PIRQD#; 1 is asserted."""
         self.define(COMMAND, 2, COMMAND_RESET, COMMAND_SPECIAL_CYCLES)
         self.define(STATUS, 2, STATUS_RESET, clears=STATUS_ERRORS)
@@ -92,32 +92,17 @@ class Piix3(PciFunction):
         self.define(MSTAT_HIGH, 1, 0, clears=MSTAT_SERR_CLEARS)
         self.set_multifunction()
 
-    def route(self, pirq: int) -> int | None:
-        """ISA interrupt that PIRQ input 0-3 is connected to; None if to nothing."""
-        value = self.state.config[PIRQRC + pirq]
-        irq = value & PIRQ_IRQ
-        return None if value & PIRQ_DISABLED or irq not in ROUTABLE else irq
-
-    def _pirq_changed(self, _level: int) -> None:
-        self._drive()
-
-    def _drive(self) -> None:
-        """Drive every ISA interrupt with the OR of the inputs routed to it."""
-        asserted = {self.route(number) for number, line in enumerate(self.pirqs) if line.level}
-        for irq, line in self._isa_irqs.items():
-            line.set(irq in asserted)
-
     def config_written(self, offset: int, size: int) -> None:
         if offset < PIRQRC + PIRQ_COUNT and offset + size > PIRQRC:
-            self._drive()
+            self.router.drive()
 
     def reset(self) -> None:
         super().reset()
-        self._drive()
+        self.router.drive()
 
     def restored(self) -> None:
         super().restored()
-        self._drive()
+        self.router.drive()
 
 
 def slot_route(first_slot: int = 1) -> Callable[[int, int], int]:
