@@ -1,4 +1,4 @@
-"""The page-table walk: every paging mode and page size of SDM vol. 3, chapter 4."""
+"""The page-table walk: every paging mode and page size of SDM vol. 3, chapter 4, for one who only looks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portvisor.kvm.paging import translate
 
 PG_PE = 0x8000_0001
 PSE, PAE, LA57 = 0x10, 0x20, 0x1000
-LMA = 0x400
+LMA, NXE = 0x400, 0x800
 CR3 = 0x1000
 
 
@@ -67,7 +67,7 @@ def test_without_pse_bit_7_of_a_directory_entry_means_nothing() -> None:
 
 @pytest.mark.parametrize("large", [False, True])
 def test_pae(large: bool) -> None:
-    sregs = Sregs(cr0=PG_PE, cr3=CR3 | 0x20, cr4=PAE)
+    sregs = Sregs(cr0=PG_PE, cr3=CR3 | 0x20, cr4=PAE, efer=NXE)
     linear = 2 << 30 | 7 << 21 | 9 << 12 | 0x345
     tables = Tables(8)
     assert translate(sregs, linear, tables.read) is None
@@ -86,7 +86,7 @@ def test_pae(large: bool) -> None:
 @pytest.mark.parametrize("leaf", [1, 2, 3])
 @pytest.mark.parametrize("linear", [0x7FFF_1234_5678, 0xFFFF_8000_0000_0ABC, 0xFFFF_FFFF_FFFF_F123])
 def test_long_mode(levels: int, leaf: int, linear: int) -> None:
-    sregs = Sregs(cr0=PG_PE, cr3=CR3 | 0x18, cr4=PAE | (LA57 if levels == 5 else 0), efer=LMA)
+    sregs = Sregs(cr0=PG_PE, cr3=CR3 | 0x18, cr4=PAE | (LA57 if levels == 5 else 0), efer=LMA | NXE)
     tables = Tables(8)
     table = CR3
     for level in range(levels, leaf, -1):
@@ -103,3 +103,13 @@ def test_no_page_is_larger_than_1g() -> None:
     tables = Tables(8)
     tables.put(CR3, 0x2000 | 0x81)
     assert translate(Sregs(cr0=PG_PE, cr3=CR3, cr4=PAE, efer=LMA), 0, tables.read) is None
+
+
+def test_a_reserved_bit_maps_nothing() -> None:
+    tables = Tables(8)
+    for level in range(4):
+        tables.put(CR3 + level * 0x1000, CR3 + (level + 1) * 0x1000 | 1)
+    sregs = Sregs(cr0=PG_PE, cr3=CR3, cr4=PAE, efer=LMA)
+    assert translate(sregs, 0x10, tables.read) == 0x5010
+    tables.put(CR3 + 0x3000, 0x5000 | 1 | 1 << 63)
+    assert translate(sregs, 0x10, tables.read) is None
