@@ -163,3 +163,43 @@ def test_an_unwritable_debug_file_is_one_line() -> None:
     result = run_cli("run", "portprobe", "--at", "7c00", "--debug", "/proc/nowhere")
     assert result.status == 1
     assert result.errors.count("\n") == 1
+
+
+QEMU_MAP = """\
+FlatView #0
+ AS "I/O", root: io
+ Root memory region: io
+  0000000000000000-000000000000001f (prio 0, i/o): io
+  0000000000000020-0000000000000021 (prio 0, i/o): pic
+  0000000000000022-0000000000000cf8 (prio 0, i/o): io @0000000000000022
+  0000000000000cf9-0000000000000cf9 (prio 1, i/o): lpc-reset-control
+  0000000000000cfa-000000000000ffff (prio 0, i/o): io @0000000000000cfa
+"""
+
+
+def test_ioports_qemu_shows_both_maps_and_has_a_status(tmp_path: Path) -> None:
+    path = tmp_path / "mtree"
+    path.write_text(QEMU_MAP)
+    result = run_cli("ioports", "--qemu", str(path))
+    assert result.status == 1
+    rows = [line.split() for line in result.output.splitlines()]
+    assert ["=", "0020-0021", "pic", "pic1"] in rows
+    assert ["+", "0040-0043", "-", "timer0", "unexplained"] in rows
+    assert rows[-1][1:4] == ["portvisor-system-x86_64", "-machine", "q35"]
+
+
+def test_ioports_qemu_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
+    path = tmp_path / "mtree"
+    path.write_text(QEMU_MAP.replace("(prio 0, i/o): pic", "pic"))
+    result = run_cli("ioports", "--qemu", str(path))
+    assert result.status == 1
+    assert f"{path}:5: " in result.errors
+    assert "expected" in result.errors
+    path.write_text(QEMU_MAP.replace("lpc-reset-control", "piix9-reset-control"))
+    result = run_cli("ioports", "--qemu", str(path))
+    assert result.status == 2
+    assert "--machine" in result.errors
+
+
+def test_ioports_prints_the_map_of_q35() -> None:
+    assert "00f0-00f0 : fpu\n" in run_cli("ioports", "--machine", "q35").output

@@ -8,9 +8,21 @@ from portvisor.guest.errors import GuestFileError
 from portvisor.guest.packages import PackageError
 from portvisor.kvm.api import EngineError
 from portvisor.ports.ioports import IoportsError
+from portvisor.qtest.mtree import MtreeError
+from portvisor.qtest.options import OptionError
 from portvisor.trace.errors import TraceError
 
-USER_ERRORS = (EngineError, ImageError, BackendError, PackageError, IoportsError, GuestFileError, TraceError)
+USER_ERRORS = (
+    EngineError,
+    ImageError,
+    BackendError,
+    PackageError,
+    IoportsError,
+    GuestFileError,
+    TraceError,
+    MtreeError,
+    OptionError,
+)
 
 
 def describe(error: BaseException) -> str | None:

@@ -24,7 +24,8 @@ from portvisor.ports import CharBackend, IrqLine, SharedIrq
 
 COM_PORTS = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))
 """Base and IRQ of COM1 to COM4."""
-DEBUG_EXIT_PORTS = range(0xF4, 0xF8)
+COPROCESSOR_REST = range(0xF1, 0x100)
+"""Ports of a PC AT's coprocessor beside the error register at F0."""
 ISA_IRQS = tuple(irq for irq in range(16) if irq != 2)
 
 
@@ -38,8 +39,8 @@ class LegacyOptions:
     """Backends of the UARTs, COM1 first; as many UARTs as entries."""
     on_apm_control: Callable[[int], None] | None = None
     """Gets what is written to APM_CNT, which raises an SMI on a real board."""
-    debug_exit_hole: bool = False
-    """Leave F4-F7 to a debug exit device."""
+    coprocessor_block: bool = False
+    """Answer the coprocessor's ports up to FF, not only F0, which is all that PIIX3 and ICH9 decode."""
     pch_aliases: bool = False
     """Decode the aliases of a PCH (8254 at 50-53 ...)."""
     extended_cmos: bool = True
@@ -62,7 +63,7 @@ class LegacyChips:
         self.dma = machine.attach(DmaController(alias=options.pch_aliases))
         self.dma_pages = machine.attach(DmaPages(self.dma, aliases=options.pch_aliases))
         self.port92 = machine.attach(Port92(self._reset("port 92"), self._fast_a20))
-        self.fpu = machine.attach(FpuError(self.irq(13), DEBUG_EXIT_PORTS if options.debug_exit_hole else ()))
+        self.fpu = machine.attach(FpuError(self.irq(13), () if options.coprocessor_block else COPROCESSOR_REST))
         self.apm = machine.attach(Apm(options.on_apm_control))
         self.reset_control = machine.attach(
             ResetControl(lambda kind: machine.request_reset(f"reset control ({kind})"))

@@ -135,6 +135,7 @@ class PowerEdge(PcLike):
             LegacyOptions(
                 options.base_time,
                 options.serial,
+                coprocessor_block=True,
                 pch_aliases=True,
                 mono_ports=False,
                 on_apm_control=self._smi_command,
