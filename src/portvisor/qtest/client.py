@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import portvisor
+from portvisor.qtest.sockets import set_timeout
 
 _ROOT = str(Path(portvisor.__file__).parents[1])
 OURS = (
@@ -124,6 +125,9 @@ class QtestClient:
         )
         stack.callback(self._end)
         self.link, monitor = (stack.enter_context(self._accept(listener)) for listener in listeners)
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            set_timeout(self.link, direction, self._timeout)
+        monitor.settimeout(self._timeout)
         self._monitor = stack.enter_context(monitor.makefile("rwb"))
         if self.ask("endianness") != "little":
             raise QtestFailureError("the machine is not little endian")
@@ -149,7 +153,6 @@ class QtestClient:
                 if status is not None:
                     raise QtestFailureError(f"{self.program[0]} ended with status {status}") from None
                 continue
-            link.settimeout(self._timeout)
             return link
         raise QtestFailureError(f"{self.program[0]} did not connect within {START_TIMEOUT:.0f} s")
 

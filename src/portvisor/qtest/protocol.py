@@ -26,7 +26,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Protocol
 
@@ -116,8 +116,8 @@ def _quoted(word: str) -> str:
 
 
 def _encode(replies: list[str]) -> bytes:
-    replies.append("")
-    return "\n".join(replies).encode("ascii", "backslashreplace")
+    text = replies[0] if len(replies) == 1 else "\n".join(replies)
+    return f"{text}\n".encode("ascii", "backslashreplace")
 
 
 Handler = Callable[[list[str]], str]
@@ -164,8 +164,16 @@ class Qtest:
 
     # --- lines ------------------------------------------------------------------------------------------
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Carry out what has come; what has to be sent, in pieces. Half a line waits for its rest."""
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """Carry out what has come; what has to be sent, in pieces. Half a line waits for its rest.
+
+        Nothing is carried out before the first piece is asked for, except a single whole line, the usual case.
+        """
+        if 0 <= data.find(b"\n") == len(data) - 1 and not self._partial and not self._skipping:
+            return (_encode(self.execute(data[:-1].decode("latin-1"))),)
+        return self._feed_pieces(data)
+
+    def _feed_pieces(self, data: bytes) -> Iterator[bytes]:
         *lines, rest = data.split(b"\n")
         replies: list[str] = []
         size = 0

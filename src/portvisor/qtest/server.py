@@ -7,7 +7,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from types import FrameType
 from typing import TextIO
@@ -15,8 +15,9 @@ from typing import TextIO
 from portvisor.qtest.options import OptionError, Options
 from portvisor.qtest.qmp import Event, Qmp, encode
 from portvisor.qtest.session import Session
+from portvisor.qtest.sockets import set_timeout
 
-RECEIVE_SIZE = 65_536
+RECEIVE_SIZE = 16_384
 SEND_TIMEOUT = 60.0
 """Seconds that a client may leave replies unread."""
 
@@ -38,14 +39,14 @@ def connect(path: str, option: str) -> socket.socket:
         connection.close()
         reason = error.strerror if isinstance(error, OSError) else error
         raise OptionError(f"{option} unix:{path}: Failed to connect: {reason}") from None
-    connection.settimeout(SEND_TIMEOUT)
+    set_timeout(connection, socket.SO_SNDTIMEO, SEND_TIMEOUT)
     return connection
 
 
 class Connection:
     """A socket and who takes its bytes."""
 
-    def __init__(self, link: socket.socket, feed: Callable[[bytes], Iterator[bytes]]) -> None:
+    def __init__(self, link: socket.socket, feed: Callable[[bytes], Iterable[bytes]]) -> None:
         self.link = link
         self._feed = feed
         self.open = True
