@@ -343,6 +343,37 @@ class TestLife:
         assert board.bytes[0x1000:0x1006] == b"abCDEF"
 
 
+class TestWaitingDevice:
+    def test_is_called_once_its_channel_is_ready(self, board: Board) -> None:
+        calls: list[int] = []
+        board.dma.connect(2, lambda: calls.append(2))
+        board.program(2, 0x1000, 4, WRITE)
+        assert not calls  # no request
+        board.dma.request(2)
+        board.out(0x0C, 0)
+        assert calls == [2]
+
+    @pytest.mark.parametrize(
+        ("stop", "go"), [((0x0A, 6), (0x0A, 2)), ((0x08, 4), (0x08, 0)), ((0xD4, 4), (0xD4, 0))]
+    )
+    def test_waits_for_mask_enable_and_cascade(
+        self, board: Board, stop: tuple[int, int], go: tuple[int, int]
+    ) -> None:
+        calls: list[int] = []
+        board.program(2, 0x1000, 4, WRITE)
+        board.out(*stop)
+        board.dma.connect(2, lambda: calls.append(2))
+        board.dma.request(2)
+        board.out(0x0C, 0)
+        assert not calls
+        board.out(*go)
+        assert calls == [2]
+
+    def test_the_cascade_channel_is_refused(self, board: Board) -> None:
+        with pytest.raises(ValueError, match="channel 4"):
+            board.dma.connect(4, lambda: None)
+
+
 class TestProperties:
     @settings(max_examples=80, deadline=None)
     @given(

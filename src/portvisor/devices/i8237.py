@@ -15,7 +15,8 @@ Address of a transfer: channels 0-3 page << 16 | address; channels 5-7 (page & F
 in words. Nothing carries into the page, so an address wraps within 64 KiB, or 128 KiB.
 
 A device drives DREQ with `request` and moves its bytes with `transfer`, all that it has at once: what the
-controller would do one DACK at a time. It ends at terminal count (TC), as EOP would tell the device.
+controller would do one DACK at a time. It ends at terminal count (TC), as EOP would tell the device. A device that
+has to wait for its channel learns through `connect` that it is ready.
 
 Not modelled: the order of simultaneous requests (fixed and rotating priority), timing (compressed, extended
 write), DACK polarity, memory-to-memory (a PCH has none; its temporary register reads 0), and block transfers
@@ -24,6 +25,7 @@ by a software request (the request is only seen in the status).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from portvisor.devices.dma_pages import PageSource, no_pages
@@ -278,6 +280,7 @@ class DmaController(Device):
         super().__init__()
         self.page_of: PageSource = no_pages
         """Page register of a channel; `DmaPages` puts itself here."""
+        self._services: dict[int, Callable[[], None]] = {}
         first, second = self.state.controllers
         self._controllers = (Controller(first, 1), Controller(second, 2))
         self.ports = (
@@ -297,6 +300,10 @@ class DmaController(Device):
             self._controllers[0].write(offset & 0x0F, value)
         else:
             self._controllers[1].write((offset - CONTROLLER_2) >> 1, value)
+        for channel, service in self._services.items():
+            controller, index = self._find(channel)
+            if controller.state.lines >> index & 1 and self.ready(channel):
+                service()
 
     def register_name(self, offset: int, size: int, write: bool) -> str:
         """As in the data sheet, with the number of the controller and the channel."""
@@ -308,6 +315,15 @@ class DmaController(Device):
         return f"DMA{number} {name}" if name else ""
 
     # --- devices ----------------------------------------------------------------------------------------
+
+    def connect(self, channel: int, service: Callable[[], None]) -> None:
+        """Call `service` after every write that leaves the channel ready while its DREQ is up.
+
+        Raises:
+            ValueError: no device can be on this channel.
+        """
+        self._find(channel)
+        self._services[channel] = service
 
     def request(self, channel: int, level: int = 1) -> None:
         """Drive a device's DREQ (channel 0-3 or 5-7).
