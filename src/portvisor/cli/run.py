@@ -47,6 +47,8 @@ def stock_firmware() -> tuple[bytes, bytes]:
 @click.option("--disk", "disks", multiple=True, metavar="IMAGE[,MODE]",
               help="A further disk; MODE is cow (writes are dropped at the end, default), ro or rw.")  # fmt: skip
 @click.option("--cdrom", metavar="ISO", help="A CD image.")
+@click.option("--floppy", "floppies", multiple=True, metavar="IMAGE[,MODE]",
+              help="A floppy disk in drive A, then B (1440K and other standard sizes).")  # fmt: skip
 @click.option("--bios", metavar="FILE", help="Firmware instead of the stock SeaBIOS.")
 @click.option("--vgabios", metavar="FILE", help="VGA BIOS instead of SeaBIOS's.")
 @guest_options(memory=64 * MIB)
@@ -56,6 +58,7 @@ def run(
     at: int | None,
     disks: tuple[str, ...],
     cdrom: str | None,
+    floppies: tuple[str, ...],
     bios: str | None,
     vgabios: str | None,
 ) -> None:
@@ -74,6 +77,7 @@ def run(
         medium = None
         if cdrom:
             medium = stack.enter_context(FileImage(cdrom, ImageMode.READ_ONLY, sector_size=CD_SECTOR))
+        media = [stack.enter_context(open_disk(spec)) for spec in floppies]
         firmware, vga = _firmware(bios, vgabios) if program is None else (b"", b"")
         engine = open_engine(options.engine)
         stack.callback(engine.close)
@@ -88,9 +92,10 @@ def run(
                     program=program,
                     disks=images,
                     cdrom=medium,
+                    floppies=media,
                     serial=streams.serial,
                     on_debug=streams.on_debug,
-                    boot=("disk", "cdrom") if images else ("cdrom", "disk"),
+                    boot=_boot_order(disk=bool(images), cdrom=medium is not None, floppy=bool(media)),
                     strict=options.strict,
                 ),
                 recording_clock(options.trace),
@@ -98,6 +103,11 @@ def run(
         )
         outcome = run_guest(machine, options, streams)
     sys.exit(outcome.exit_status)
+
+
+def _boot_order(**present: bool) -> tuple[str, ...]:
+    """Disk, CD, floppy disk: what is there first."""
+    return tuple(sorted(present, key=lambda device: not present[device]))
 
 
 def _program(file: str | None, address: int) -> Program:

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+FLOPPY_TYPES = 0x10
 EQUIPMENT, BASE_MEMORY, EXTENDED_MEMORY, EXTENDED_MEMORY_AGAIN = 0x14, 0x15, 0x17, 0x30
 MEMORY_ABOVE_16M, MEMORY_ABOVE_4G = 0x34, 0x5B
 BOOT_ORDER_12, BOOT_ORDER_3, PROCESSORS, CENTURY = 0x3D, 0x38, 0x5F, 0x32
-FPU, PS2_MOUSE = 0x02, 0x04
+FLOPPY, FPU, PS2_MOUSE, FLOPPIES, FLOPPIES_SHIFT = 0x01, 0x02, 0x04, 0xC0, 6
 BASE_KIB = 640
 BOOT_CODES = {"floppy": 1, "disk": 2, "cdrom": 3, "network": 4}
 
 
 def _word(cmos: bytearray, index: int, value: int) -> None:
     cmos[index : index + 2] = min(value, 0xFFFF).to_bytes(2, "little")
+
+
+def set_floppies(cmos: bytearray, kinds: Sequence[int]) -> None:
+    """Name the floppy drives A and B by their CMOS codes; 0 for none."""
+    first, second = kinds
+    cmos[FLOPPY_TYPES] = first << 4 | second
+    count = sum(kind != 0 for kind in kinds)
+    installed = FLOPPY | count - 1 << FLOPPIES_SHIFT if count else 0
+    cmos[EQUIPMENT] = cmos[EQUIPMENT] & ~(FLOPPY | FLOPPIES) | installed
 
 
 def fill(cmos: bytearray, low_memory: int, high_memory: int = 0, boot: Sequence[str] = ("disk", "cdrom")) -> None:

@@ -1,4 +1,5 @@
-"""The least PC that boots stock SeaBIOS: i440FX-like bridges, legacy chips, fw_cfg and two IDE channels."""
+"""The least PC that boots stock SeaBIOS: i440FX-like bridges, legacy chips, fw_cfg, two IDE channels and
+a floppy disk controller."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from portvisor.guest.errors import GuestFileError
 from portvisor.kvm.abi import Regs, Segment, Sregs
 from portvisor.kvm.api import System
 from portvisor.machines import cmos
+from portvisor.machines.floppy import attach_floppy, drives_of
 from portvisor.machines.legacy import ISA_IRQS, LegacyChips, LegacyOptions
 from portvisor.machines.outcome import End, Outcome
 from portvisor.machines.pc_like import PcLike
@@ -58,6 +60,8 @@ class PcOptions:
     disks: Sequence[BlockBackend] = ()
     """At most three with a CD, else four: primary master, primary slave, secondary slave, secondary master."""
     cdrom: BlockBackend | None = None
+    floppies: Sequence[BlockBackend | None] = ()
+    """Media of the drives A and B; there is no drive without one."""
     serial: Sequence[CharBackend | None] = (None, None)
     on_debug: Callable[[bytes], None] | None = None
     """Gets what firmware writes to its debug port."""
@@ -97,7 +101,7 @@ class Pc(PcLike):
         """Build it.
 
         Raises:
-            GuestFileError: memory size, firmware or program do not fit the board.
+            GuestFileError: memory size, firmware, program or a floppy disk do not fit the board.
             EngineError: the engine refuses the virtual machine.
         """
         check_memory(options.memory)
@@ -113,6 +117,7 @@ class Pc(PcLike):
         self.mmio.attach(VBE_BASE, linear.size, linear, "vbe memory")
         self._add_board_devices()
         self._add_drives()
+        self.floppy = attach_floppy(self, drives_of(options.floppies))
         self.after_reset.append(self._start_program)
         self.reset()
 

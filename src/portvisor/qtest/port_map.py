@@ -114,7 +114,6 @@ KNOWN = (
     KnownDifference(0x1D1, 0x1D1, "vbe", "", "QEMU's alias of the data register"),
     KnownDifference(0x378, 0x37F, "parallel", "", "no isa-parallel in portvisor-system-x86_64"),
     KnownDifference(0x3C0, 0x3DF, "", "vga+", "our VGA answers its whole block"),
-    KnownDifference(0x3F1, 0x3F7, "fdc", "", "no floppy controller yet"),
     KnownDifference(0x442, 0x442, "ib700", "", _IB700),
     KnownDifference(0x444, 0x444, "ib700", "", _IB700),
     KnownDifference(0xCC0, 0xCD7, "acpi-pci-hotplug", "", _PARAVIRTUAL),

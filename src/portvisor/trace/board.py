@@ -41,6 +41,8 @@ def images(machine: Machine) -> list[tuple[str, BlockBackend]]:
         found += [(f"disk{number}", image) for number, image in enumerate(machine.options.disks)]
         if machine.options.cdrom:
             found.append(("cdrom", machine.options.cdrom))
+        floppies = enumerate(machine.options.floppies)
+        found += [(f"floppy{number}", image) for number, image in floppies if image]
     elif isinstance(machine, PowerEdge):
         found += [(f"sata{number}", image) for number, image in enumerate(machine.options.sata)]
         found += [(f"ssata{number}", image) for number, image in enumerate(machine.options.ssata)]
@@ -60,6 +62,7 @@ def board_options(machine: Machine) -> dict[str, Any]:
             "vga_bios": base64.b64encode(zlib.compress(machine.options.vga_bios)).decode(),
             "disks": [_image_options(image) for image in machine.options.disks],
             "cdrom": _image_options(machine.options.cdrom) if machine.options.cdrom else None,
+            "floppies": [_image_options(image) if image else None for image in machine.options.floppies],
             "boot": list(machine.options.boot),
         }
     if isinstance(machine, PowerEdge):
@@ -140,6 +143,7 @@ def _build_pc(options: dict[str, Any], clock: Clock, read: Callable[[int, int], 
             vga_bios=zlib.decompressobj().decompress(base64.b64decode(packed), ROM_MAX) if packed else b"",
             disks=_images(options.get("disks", []), read),
             cdrom=_images([cdrom], read)[0] if cdrom else None,
+            floppies=[_images([one], read)[0] if one else None for one in options.get("floppies", [])],
             serial=_serial(options),
             base_time=options.get("base_time", 0.0),
             boot=options.get("boot", ("disk", "cdrom")),
