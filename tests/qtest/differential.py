@@ -1,23 +1,32 @@
-"""The same random commands to our machine and to QEMU's: every reply and interrupt edge compared.
+"""The same commands to our machine and to QEMU's: every reply and interrupt edge compared.
 
-A stream starts with a reset of both. A difference is shrunk: commands are left out as long as it stays.
+A stream starts with a reset of both. Hypothesis generates the streams and shrinks one that shows a difference;
+the failure prints a test that runs the shortest one again. The streams are the same in every run: their seeds
+are the numbers 0, 1, ...
 """
 
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from portvisor.qtest.client import Answer, QtestClient
 from qtest.qemu_reference import qemu_client
+from qtest.streams import Group, Groups
 
 OPERATIONS = int(os.environ.get("PORTVISOR_QTEST_OPERATIONS", "20000"))
-"""Commands that a test sends; more find rarer differences."""
-STREAM_LENGTH = 200
-SHRINK_ROUNDS = 400
+"""Commands that a test compares at least; more find rarer differences."""
+GROUPS = 60
+"""Groups of a stream."""
+EXAMPLES = 25
+"""Streams of one seed."""
 BASE_ARGUMENTS = ("-nodefaults", "-m", "16", "-rtc", "base=2020-02-28T23:59:50,clock=vm")
 
 PROLOGUE = (
@@ -28,104 +37,122 @@ PROLOGUE = (
 )
 """Runs after each reset without comparison: the 8254 has no defined state before it is programmed."""
 
-Group = tuple[str, ...]
-"""A few commands that belong together."""
-Stream = list[Group]
-Generator = Callable[[random.Random], Sequence[str]]
-"""Makes a group."""
 Rule = Callable[[Sequence[str], Answer, Answer], bool]
 """(commands up to the one in question, our answer, QEMU's): whether the difference is a recorded one."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a comparison needs to know of a chip."""
+
+    groups: Groups
+    """Its commands."""
+    prologue: Sequence[str] = ()
+    """Brings both into the same state after a reset."""
+    allowed: Rule | None = None
+    arguments: Sequence[str] = ()
+    """More for the command line."""
+    machine: str = "pc"
 
 
 @dataclass
 class Difference:
     """The first command whose answers differ, as the last one of a stream."""
 
-    stream: Stream
+    chip: str
+    stream: list[Group]
     ours: Answer
     theirs: Answer
 
     def __str__(self) -> str:
-        commands = "".join(f"        {group!r},\n" for group in self.stream)
+        groups = "".join(f"        {group!r},\n" for group in self.stream)
         return (
-            f"ours {self.ours}, QEMU {self.theirs} at the end of {len(self.stream)} groups; to run it again:\n"
-            f"    assert pair.difference([\n{commands}    ]) is None"
+            f"{self.chip}: ours {self.ours}, QEMU {self.theirs} at the end of this stream; to run it again:\n\n"
+            "from qtest.chips import CHIPS\n"
+            "from qtest.differential import pair\n\n\n"
+            "def test_again() -> None:\n"
+            f"    with pair({self.chip!r}, CHIPS[{self.chip!r}]) as both:\n"
+            f"        both.check([\n{groups}        ])\n"
         )
 
 
+def streams(groups: Groups) -> SearchStrategy[list[Group]]:
+    """Long streams that shrink well: each of many places is a group or, at its simplest, empty."""
+    place = st.integers(0, 15).flatmap(lambda filled: groups if filled else st.just(()))
+    return st.tuples(*[place] * GROUPS).map(lambda places: [group for group in places if group])
+
+
+@dataclass
 class Pair:
     """Both machines."""
 
-    def __init__(
-        self, ours: QtestClient, theirs: QtestClient, allowed: Rule | None = None, prologue: Sequence[str] = ()
-    ) -> None:
-        self.ours, self.theirs = ours, theirs
-        self.prologue = prologue
-        self.allowed = allowed
-        for machine in (ours, theirs):
+    name: str
+    chip: Chip
+    ours: QtestClient
+    theirs: QtestClient
+    compared: int = field(default=0, init=False)
+    """Commands whose answers were compared."""
+
+    def __post_init__(self) -> None:
+        for machine in (self.ours, self.theirs):
             machine.intercept_irqs()
 
     def difference(self, stream: Sequence[Group]) -> Difference | None:
         """Reset both, run the stream on both; None if all answers are the same."""
         for machine in (self.ours, self.theirs):
             machine.reset()
-            machine.ask_all((*PROLOGUE, *self.prologue))
+            machine.ask_all((*PROLOGUE, *self.chip.prologue))
         commands = [command for group in stream for command in group]
         ours, theirs = self.ours.exchange(commands), self.theirs.exchange(commands)
+        self.compared += len(commands)
+        allowed = self.chip.allowed
         for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-            if mine != other and not (self.allowed and self.allowed(commands[: index + 1], mine, other)):
-                return Difference(_head(stream, index + 1), mine, other)
+            if mine != other and not (allowed and allowed(commands[: index + 1], mine, other)):
+                return Difference(self.name, _head(stream, index + 1), mine, other)
         return None
 
-    def shrink(self, found: Difference) -> Difference:
-        """Leave out what the difference does not need."""
-        size = max(1, len(found.stream) // 2)
-        for _ in range(SHRINK_ROUNDS):
-            smaller = self._without(found, size)
-            if smaller is not None:
-                found = smaller
-            elif size == 1:
-                break
-            else:
-                size //= 2
-            size = max(1, min(size, len(found.stream) // 2))
-        return found
+    def check(self, stream: Sequence[Group]) -> None:
+        """Fail with the difference, if there is one."""
+        found = self.difference(stream)
+        assert found is None, str(found)
 
-    def _without(self, found: Difference, size: int) -> Difference | None:
-        for start in range(len(found.stream) - size, -1, -size):
-            shorter = self.difference(found.stream[:start] + found.stream[start + size :])
-            if shorter is not None:
-                return shorter
-        return None
+    def compare(self, operations: int = OPERATIONS) -> None:
+        """Check generated streams; fails with the shortest one that shows a difference."""
+        for number in count():
+            if self.compared >= operations:
+                return
+            self._compare_some(number)
 
-    def compare(self, generator: Generator, *, operations: int = OPERATIONS) -> None:
-        """Run random streams; fails with the shortest one that shows a difference."""
-        for seed in range(max(1, operations // STREAM_LENGTH)):
-            chance = random.Random(seed)
-            stream: Stream = []
-            while sum(map(len, stream)) < STREAM_LENGTH:
-                stream.append(tuple(generator(chance)))
-            found = self.difference(stream)
-            if found is not None:
-                raise AssertionError(f"seed {seed}: {self.shrink(found)}")
+    def _compare_some(self, number: int) -> None:
+        @seed(number)
+        @settings(
+            max_examples=EXAMPLES,
+            database=None,
+            deadline=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(streams(self.chip.groups))
+        def check(stream: list[Group]) -> None:
+            self.check(stream)
+
+        check()
 
 
-def _head(stream: Sequence[Group], count: int) -> Stream:
-    """The groups up to command `count`, which becomes the last one."""
-    head: Stream = []
+def _head(stream: Sequence[Group], length: int) -> list[Group]:
+    """The groups up to command `length`, which becomes the last one."""
+    head: list[Group] = []
     for group in stream:
-        if count <= 0:
+        if length <= 0:
             break
-        head.append(group[:count])
-        count -= len(group)
+        head.append(group[:length])
+        length -= len(group)
     return head
 
 
 @contextmanager
-def pair(
-    *arguments: str, machine: str = "pc", allowed: Rule | None = None, prologue: Sequence[str] = ()
-) -> Iterator[Pair]:
+def pair(name: str, chip: Chip) -> Iterator[Pair]:
     """Start both machines."""
-    everything = ("-machine", machine, *BASE_ARGUMENTS, *arguments)
+    everything = ("-machine", chip.machine, *BASE_ARGUMENTS, *chip.arguments)
     with QtestClient(everything) as ours, qemu_client(everything) as theirs:
-        yield Pair(ours, theirs, allowed, prologue)
+        yield Pair(name, chip, ours, theirs)

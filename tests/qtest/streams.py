@@ -1,98 +1,144 @@
-"""Random commands, weighted towards each chip's registers."""
+"""Commands for comparisons as hypothesis strategies, weighted towards each chip's registers.
+
+A strategy makes groups: a few commands that belong together, such as an index and its data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
+from itertools import chain, product
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+Group = tuple[str, ...]
+"""A few commands that belong together."""
+Groups = SearchStrategy[Group]
 
 STEPS_NS = (1, 100, 838, 839, 1000, 5000, 100_000, 1_000_000, 54_925_439, 1_000_000_000)
 
 
-def access(chance: Random, ports: Sequence[int]) -> list[str]:
+# --- building blocks ------------------------------------------------------------------------------------
+
+
+def run(*commands: str) -> Groups:
+    """Always the same."""
+    return st.just(commands)
+
+
+def weighted(*choices: tuple[int, Groups]) -> Groups:
+    """One of the strategies, each as often as its weight says; shrinks towards the first."""
+    table = [strategy for weight, strategy in choices for _ in range(weight)]
+    return st.integers(0, len(table) - 1).flatmap(table.__getitem__)
+
+
+def weighted_values(*choices: tuple[int, SearchStrategy[int]]) -> SearchStrategy[int]:
+    """As `weighted`, for numbers."""
+    table = [strategy for weight, strategy in choices for _ in range(weight)]
+    return st.integers(0, len(table) - 1).flatmap(table.__getitem__)
+
+
+def sequence(*parts: Groups) -> Groups:
+    """The commands of all parts, one after the other."""
+    return st.tuples(*parts).map(lambda groups: tuple(chain.from_iterable(groups)))
+
+
+def bits(mask: int = 0xFF, ones: int = 0) -> SearchStrategy[int]:
+    """A number of which only the bits of `mask` vary and those of `ones` are set."""
+    return st.integers(0, mask).map(lambda value: value & mask | ones)
+
+
+def read(*ports: int, letter: str = "b") -> Groups:
+    """An IN from one of the ports."""
+    return st.sampled_from(ports).map(lambda port: (f"in{letter} {port:#x}",))
+
+
+def write(port: int, values: SearchStrategy[int] | None = None, *, letter: str = "b") -> Groups:
+    """An OUT of one of the values, by default any byte."""
+    return (bits() if values is None else values).map(lambda value: (f"out{letter} {port:#x} {value:#x}",))
+
+
+def write_any(*ports: int) -> Groups:
+    """An OUT of any byte to one of the ports."""
+    return weighted(*((1, write(port)) for port in ports))
+
+
+def access(*ports: int) -> Groups:
     """A read or a write of a byte."""
-    port = chance.choice(ports)
-    if chance.random() < 0.5:
-        return [f"inb {port:#x}"]
-    return [f"outb {port:#x} {chance.getrandbits(8):#x}"]
+    return weighted((len(ports), read(*ports)), *((1, write(port)) for port in ports))
 
 
-def step(chance: Random) -> list[str]:
-    """Some virtual time."""
-    base = chance.choice(STEPS_NS)
-    return [f"clock_step {base + chance.randrange(base)}"]
+def steps(*least: int) -> Groups:
+    """Virtual time: from one of the numbers of ns to its double."""
+    return weighted(*((1, st.integers(ns, 2 * ns - 1).map(lambda ns: (f"clock_step {ns}",))) for ns in least))
 
 
-def pic(chance: Random) -> list[str]:
-    """8259 pair and ELCR; the interrupt inputs stay low."""
-    return access(chance, (0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1))
+STEP = steps(*STEPS_NS)
+"""Some virtual time."""
 
+
+# --- 8259 pair and ELCR ---------------------------------------------------------------------------------
+
+PIC = access(0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1)
+"""The interrupt inputs stay low."""
+
+
+# --- 8254 -----------------------------------------------------------------------------------------------
 
 TICK_STEPS = ("clock_step 2515",)
 """Three ticks: the 8254 takes a count over with the next pulse of its clock, QEMU's at once."""
 
 
-def pit(chance: Random) -> list[str]:
-    """Control words, status by read-back, gate and output of counter 2 at port 61."""
-    kind = chance.random()
-    if kind < 0.4:
-        return counter(chance)
-    if kind < 0.6:
-        return [f"outb 0x61 {chance.getrandbits(2):#x}", *TICK_STEPS, "inb 0x61"]
-    number = chance.randrange(3)
-    return [f"outb 0x43 {0xE0 | 2 << number:#x}", f"inb {0x40 + number:#x}"]
-
-
-def counter(chance: Random) -> list[str]:
+def _counter(number: int, access_mode: int, mode: int) -> Groups:
     """Set counter 1 or 2 up: control word and a count that does not end within the stream."""
-    number, access_mode, mode = chance.choice((1, 2)), chance.choice((2, 3)), chance.choice((0, 3))
-    control = number << 6 | access_mode << 4 | mode << 1
-    low = [f"outb {0x40 + number:#x} {chance.getrandbits(8):#x}"] if access_mode == 3 else []
-    return [
-        f"outb 0x43 {control:#x}",
-        *low,
-        f"outb {0x40 + number:#x} {0x80 | chance.getrandbits(7):#x}",
-        *TICK_STEPS,
-    ]
+    port = 0x40 + number
+    control = run(f"outb 0x43 {number << 6 | access_mode << 4 | mode << 1:#x}")
+    low = write(port) if access_mode == 3 else run()
+    return sequence(control, low, write(port, bits(0x7F, 0x80)), run(*TICK_STEPS))
 
+
+PIT = weighted(
+    (2, st.integers(0, 2).map(lambda number: (f"outb 0x43 {0xE0 | 2 << number:#x}", f"inb {0x40 + number:#x}"))),
+    (1, sequence(write(0x61, bits(0x03)), run(*TICK_STEPS, "inb 0x61"))),
+    (2, weighted(*((1, _counter(*kind)) for kind in product((1, 2), (2, 3), (0, 3))))),
+)
+"""Control words, status by read-back, gate and output of counter 2 at port 61."""
+
+
+# --- 8237 pair and page registers -----------------------------------------------------------------------
 
 DMA_PAGES = (0x81, 0x82, 0x83, 0x87, 0x89, 0x8A, 0x8B, 0x8F)
 """The page registers of the seven channels and refresh."""
-
-
-def dma(chance: Random) -> list[str]:
-    """8237 pair and page registers."""
-    kind = chance.random()
-    if kind < 0.6:
-        return dma_register(chance)
-    if kind < 0.8:
-        port = chance.choice((0x08, 0x0B, 0x0E, 0xD0, 0xD6, 0xDC))
-        return (
-            ["inb 0x8", "inb 0xd0"] if chance.random() < 0.3 else [f"outb {port:#x} {dma_command(chance, port):#x}"]
-        )
-    page = chance.choice(DMA_PAGES)
-    return [f"outb {page:#x} {chance.getrandbits(8):#x}", f"inb {page:#x}"]
-
-
-def dma_register(chance: Random) -> list[str]:
-    """An address or count register, written or read as a pair of bytes."""
-    register = chance.randrange(16)
-    port, clear = (register, 0x0C) if register < 8 else (0xC0 + 2 * (register - 8), 0xD8)
-    if chance.random() < 0.5:
-        return [f"outb {clear:#x} 0", f"inb {port:#x}", f"inb {port:#x}"]
-    return [f"outb {clear:#x} 0", *(f"outb {port:#x} {chance.getrandbits(8):#x}" for _ in range(2))]
-
-
-def dma_command(chance: Random, port: int) -> int:
-    """Anything but memory-to-memory transfers, which QEMU refuses."""
-    return chance.getrandbits(8) & (0x04 if port in (0x08, 0xD0) else 0xFF)
-
-
 DMA_PROLOGUE = (
     *("outb 0xd 0", "outb 0xda 0"),
     *(f"outb {port:#x} 0" for port in (*range(8), *range(0xC0, 0xD0, 2)) for _ in range(2)),
     *(f"outb {port:#x} 0" for port in DMA_PAGES),
 )
 """RESET leaves the address and page registers as they are."""
+_DMA_REGISTERS = ((0x0C, tuple(range(8))), (0xD8, tuple(range(0xC0, 0xD0, 2))))
+"""The port that clears the byte pointer, and the address and count registers."""
+
+
+def _dma_pair(clear: int, port: int) -> Groups:
+    """An address or count register, written or read as a pair of bytes."""
+    return weighted(*((1, sequence(run(f"outb {clear:#x} 0"), half, half)) for half in (read(port), write(port))))
+
+
+DMA = weighted(
+    (6, weighted(*((1, _dma_pair(clear, port)) for clear, ports in _DMA_REGISTERS for port in ports))),
+    (1, run("inb 0x8", "inb 0xd0")),
+    (
+        1,
+        weighted(
+            (2, write_any(0x0B, 0x0E, 0xD6, 0xDC)), (1, write(0x08, bits(0x04))), (1, write(0xD0, bits(0x04)))
+        ),
+    ),
+    (2, weighted(*((1, sequence(write(page), read(page))) for page in DMA_PAGES))),
+)
+"""No memory-to-memory transfers, which QEMU refuses."""
+
+
+# --- MC146818 -------------------------------------------------------------------------------------------
 
 RTC_PROLOGUE = (
     *("outb 0x70 0xb", "outb 0x71 0x82", "outb 0x70 0xa", "outb 0x71 0x76"),
@@ -104,97 +150,115 @@ RTC_PROLOGUE = (
     *("outb 0x70 0xb", "outb 0x71 0x02", "outb 0x70 0xa", "outb 0x71 0x26", "outb 0x70 0xc", "inb 0x71"),
 )
 """A known time, divider chain and no interrupts: the clock runs on through RESET."""
+RTC_TIME = (0, 2, 4, 7, 8, 9)
+"""Set before the stream only: QEMU starts its second anew with every write."""
+RTC_ALARM_MOST = {1: 60, 3: 60, 5: 24}
+"""Values of the alarm registers."""
+_RTC_A, _RTC_B, _RTC_C, _RTC_D = 0x0A, 0x0B, 0x0C, 0x0D
+_RTC_RAM = st.integers(0x40, 0x7F)
 
-KEYBOARD_PROLOGUE = ("outb 0x64 0xaa", "inb 0x60", "outb 0x64 0x60", "outb 0x60 0x07")
+
+def _rtc_write(index: int, values: SearchStrategy[int]) -> Groups:
+    return sequence(run(f"outb 0x70 {index:#x}"), write(0x71, values))
+
+
+def _alarm(index: int) -> Groups:
+    """A BCD number or "any"."""
+    digits = st.integers(0, RTC_ALARM_MOST[index] - 1).map(lambda value: value // 10 << 4 | value % 10)
+    return _rtc_write(index, weighted_values((2, digits), (1, st.just(0xC0))))
+
+
+RTC = weighted(
+    (
+        6,
+        (st.sampled_from((*RTC_TIME, *RTC_ALARM_MOST, _RTC_A, _RTC_B, _RTC_C, _RTC_D)) | _RTC_RAM).map(
+            lambda index: (f"outb 0x70 {index:#x}", "inb 0x71")
+        ),
+    ),
+    (2, STEP),
+    (1, weighted(*((1, _alarm(index)) for index in RTC_ALARM_MOST))),
+    (1, _rtc_write(_RTC_A, bits(0x0F, 0x20))),
+    (1, sequence(run("outb 0x70 0xc", "inb 0x71"), _rtc_write(_RTC_B, bits(0x30, 0x02)))),
+    (1, st.tuples(_RTC_RAM, bits()).map(lambda pair: (f"outb 0x70 {pair[0]:#x}", f"outb 0x71 {pair[1]:#x}"))),
+)
+"""Time, alarm, RAM; register A with a running divider; 24 hours, BCD, no SET, no PIE; time passing."""
+
+
+# --- 16550A ---------------------------------------------------------------------------------------------
 
 UART_PROLOGUE = (
     *("outb 0x3fb 0x83", "outb 0x3f8 0x01", "outb 0x3f9 0x00", "outb 0x3fb 0x03"),
     *("outb 0x3fa 0x07", "outb 0x3fa 0x01", "inb 0x3f8", "inb 0x3fd", "outb 0x3fc 0x08"),
 )
 """What has not been read survives our RESET (docs/qemu-differences.md)."""
+UART = weighted(
+    (5, read(*range(0x3F8, 0x400))),
+    (5, write_any(0x3F8, 0x3F9, 0x3FD, 0x3FE, 0x3FF)),
+    (3, STEP),
+    (3, write(0x3FB, bits(0xBF))),
+    (2, write(0x3FC, bits(0xEF, 0x08))),
+    (2, write(0x3FA, bits(0xC2, 0x01))),
+)
+"""At COM1: no break, no loop mode, OUT2 opens the gate, FIFOs stay on."""
+
+
+# --- PCI configuration ----------------------------------------------------------------------------------
 
 PCI_PROLOGUE = ("outl 0xcf8 0",)
+_PCI_ADDRESS = st.tuples(bits(), st.integers(8, 0x1E), bits(0xFC)).map(
+    lambda parts: (f"outl 0xcf8 {1 << 31 | parts[0] << 16 | parts[1] << 11 | parts[2]:#x}",)
+)
+"""Bus, device and register."""
+_PCI_PORTS = [(port, size, "bwxl"[size - 1]) for size in (1, 2, 4) for port in range(0xCFC, 0xD00, size)]
+PCI = weighted(
+    *(
+        (
+            2 if data else 3,
+            sequence(
+                _PCI_ADDRESS,
+                write(port, bits((1 << 8 * size) - 1), letter=letter) if data else run(),
+                run(f"in{letter} {port:#x}", "inl 0xcf8"),
+            ),
+        )
+        for port, size, letter in _PCI_PORTS
+        for data in (False, True)
+    )
+)
+"""Configuration of functions that are not there, in all access sizes."""
 
 
-def rtc(chance: Random) -> list[str]:
-    """MC146818: time, alarm, RAM; register A with a running divider; time passing."""
-    kind = chance.random()
-    if kind < 0.2:
-        return step(chance)
-    index = chance.choice((*range(6), 7, 8, 9, 0x0A, 0x0B, 0x0C, 0x0D, chance.randrange(0x40, 0x80)))
-    if kind < 0.7:
-        return [f"outb 0x70 {index:#x}", "inb 0x71"]
-    if index in RTC_TIME:
-        return [f"outb 0x70 {index:#x}", "inb 0x71"]
-    write = [f"outb 0x70 {index:#x}", f"outb 0x71 {rtc_value(chance, index):#x}"]
-    return ["outb 0x70 0xc", "inb 0x71", *write] if index == 0x0B else write
+# --- 8042 -----------------------------------------------------------------------------------------------
+
+KEYBOARD_PROLOGUE = ("outb 0x64 0xaa", "inb 0x60", "outb 0x64 0x60", "outb 0x60 0x07")
+KEYBOARD = weighted(
+    (2, sequence(write(0x64, st.sampled_from((0xA7, 0xA8))), read(0x64))),
+    (
+        2,
+        sequence(write(0x64, st.sampled_from((0x20, 0xA9, 0xAA, 0xAB))), run("inb 0x64", "inb 0x60", "inb 0x64")),
+    ),
+    (
+        1,
+        sequence(
+            run("outb 0x64 0x60"),
+            write(0x60, st.sampled_from((0x07, 0x47, 0x04, 0x27, 0x67, 0x06))),
+            read(0x64),
+        ),
+    ),
+)
+"""Commands without the devices behind it; every answer is read."""
 
 
-RTC_TIME = (0, 2, 4, 7, 8, 9)
-"""Set before the stream only: QEMU starts its second anew with every write."""
-RTC_ALARM_MOST = {1: 60, 3: 60, 5: 24}
-"""Values of the alarm registers."""
+# --- ports around the chips -----------------------------------------------------------------------------
+
+MISC = weighted(
+    (3, sequence(write(0x92, bits(0xFE)), read(0x92))),
+    (3, sequence(write(0xB3), read(0xB3))),
+    (4, write(0x80)),
+)
+"""System control port, APM ports, the POST port; no bit that resets."""
 
 
-def rtc_value(chance: Random, index: int) -> int:
-    """A legal value of a register."""
-    if index == 0x0A:
-        return 0x20 | chance.randrange(16)
-    if index == 0x0B:
-        return 0x02 | chance.getrandbits(8) & 0x30  # 24 hours, BCD, no SET, no PIE
-    if index not in RTC_ALARM_MOST:
-        return chance.getrandbits(8)
-    value = chance.randrange(RTC_ALARM_MOST[index])
-    return value // 10 << 4 | value % 10 if chance.random() < 0.7 else 0xC0
-
-
-def uart(chance: Random) -> list[str]:
-    """16550A at COM1."""
-    kind = chance.random()
-    if kind < 0.15:
-        return step(chance)
-    if kind < 0.3:
-        return [f"outb 0x3fb {chance.getrandbits(8) & 0xBF:#x}"]  # no break
-    if kind < 0.4:
-        return [f"outb 0x3fc {chance.getrandbits(8) & 0xEF | 0x08:#x}"]  # no loop mode, OUT2 opens the gate
-    if kind < 0.5:
-        return [f"outb 0x3fa {chance.getrandbits(8) & 0xC2 | 0x01:#x}"]  # FIFOs stay on
-    if kind < 0.75:
-        return [f"inb {chance.randrange(0x3F8, 0x400):#x}"]
-    return [f"outb {chance.choice((0x3F8, 0x3F9, 0x3FD, 0x3FE, 0x3FF)):#x} {chance.getrandbits(8):#x}"]
-
-
-def absent_pci(chance: Random) -> list[str]:
-    """Configuration of functions that are not there, in all access sizes."""
-    device = chance.randrange(8, 0x1F)
-    address = 1 << 31 | chance.getrandbits(8) << 16 | device << 11 | chance.getrandbits(8) & 0xFC
-    size, letter = chance.choice(((1, "b"), (2, "w"), (4, "l")))
-    port = 0xCFC + chance.randrange(0, 4, size)
-    commands = [f"outl 0xcf8 {address:#x}", f"in{letter} {port:#x}"]
-    if chance.random() < 0.3:
-        commands.insert(1, f"out{letter} {port:#x} {chance.getrandbits(8 * size):#x}")
-    return [*commands, "inl 0xcf8"]
-
-
-def keyboard_controller(chance: Random) -> list[str]:
-    """8042 commands without the devices behind it; every answer is read."""
-    kind = chance.random()
-    if kind < 0.4:
-        return [f"outb 0x64 {chance.choice((0xA7, 0xA8)):#x}", "inb 0x64"]
-    if kind < 0.8:
-        return [f"outb 0x64 {chance.choice((0x20, 0xA9, 0xAA, 0xAB)):#x}", "inb 0x64", "inb 0x60", "inb 0x64"]
-    return ["outb 0x64 0x60", f"outb 0x60 {chance.choice((0x07, 0x47, 0x04, 0x27, 0x67, 0x06)):#x}", "inb 0x64"]
-
-
-def misc(chance: Random) -> list[str]:
-    """System control port, APM ports, the POST port; no bit that resets."""
-    kind = chance.random()
-    if kind < 0.3:
-        return [f"outb 0x92 {chance.getrandbits(8) & 0xFE:#x}", "inb 0x92"]
-    if kind < 0.6:
-        return [f"outb 0xb3 {chance.getrandbits(8):#x}", "inb 0xb3"]
-    return [f"outb 0x80 {chance.getrandbits(8):#x}"]
-
+# --- ICH9: PM block and TCO -----------------------------------------------------------------------------
 
 Q35_PROLOGUE = (
     *("outl 0xcf8 0x8000f840", "outl 0xcfc 0x601"),
@@ -204,7 +268,6 @@ Q35_PROLOGUE = (
     *("outw 0x602 0", "outw 0x604 1", "outw 0x600 0xffff"),
 )
 """PMBASE 600, RCBA FED1C000, the TCO timer halted, NO_REBOOT, SCI_EN, no interrupts."""
-
 TCO_PROLOGUE = (
     *Q35_PROLOGUE,
     "outw 0x664 0x8",
@@ -215,32 +278,33 @@ TCO_PROLOGUE = (
     "outw 0x660 1",
 )
 """The TCO timer running."""
+PM = weighted(
+    (3, sequence(STEP, read(0x608, letter="l"))),
+    (2, read(0x600, 0x602, 0x604, letter="w")),
+    (2, sequence(write(0x602, bits(0x0521), letter="w"), read(0x602, letter="w"))),
+    (1, sequence(write(0x600, bits(0xFFFF), letter="w"), read(0x600, letter="w"))),
+    (2, sequence(write(0x604, bits(0x1C00, 1), letter="w"), read(0x604, letter="w"))),
+)
+"""PM1 status, enable and control without SLP_EN, and the timer, with time passing."""
+TCO = weighted(
+    (
+        3,
+        st.integers(1, 4).map(
+            lambda count: (f"clock_step {count * 600_000_000}", "inw 0x660", "inw 0x664", "inw 0x666")
+        ),
+    ),
+    (3, sequence(write(0x672, st.integers(4, 19), letter="w"), run("outw 0x660 1", "inw 0x660"))),
+    (
+        4,
+        weighted(
+            *((1, sequence(write(register), read(register))) for register in (0x662, 0x663, 0x66C, 0x66D, 0x66E))
+        ),
+    ),
+)
+"""The TCO timer and its scratch registers, with time passing."""
 
 
-def pm_block(chance: Random) -> list[str]:
-    """PM1 status, enable and control without SLP_EN, GPE0, and the timer, with time passing."""
-    kind = chance.random()
-    if kind < 0.3:
-        return [*step(chance), "inl 0x608"]
-    if kind < 0.5:
-        return [f"inw {chance.choice((0x600, 0x602, 0x604)):#x}"]
-    if kind < 0.7:
-        return [f"outw 0x602 {chance.getrandbits(16) & 0x0521:#x}", "inw 0x602"]
-    if kind < 0.8:
-        return [f"outw 0x600 {chance.getrandbits(16):#x}", "inw 0x600"]
-    return [f"outw 0x604 {chance.getrandbits(16) & 0x1C00 | 1:#x}", "inw 0x604"]
-
-
-def tco(chance: Random) -> list[str]:
-    """The TCO timer and its scratch registers, with time passing."""
-    kind = chance.random()
-    if kind < 0.3:
-        return [f"clock_step {chance.randrange(1, 5) * 600_000_000}", "inw 0x660", "inw 0x664", "inw 0x666"]
-    if kind < 0.6:
-        return [f"outw 0x672 {chance.randrange(4, 20):#x}", "outw 0x660 1", "inw 0x660"]
-    register = chance.choice((0x662, 0x663, 0x66C, 0x66D, 0x66E))
-    return [f"outb {register:#x} {chance.getrandbits(8):#x}", f"inb {register:#x}"]
-
+# --- VGA ------------------------------------------------------------------------------------------------
 
 VGA_BITS = {
     0x3C4: bytes.fromhex("033d0f3f0e"),
@@ -252,50 +316,58 @@ ATTRIBUTE_BITS = bytes.fromhex("3f" * 16 + "ef3f3f0f0f")
 VGA_PROLOGUE = (
     *("outb 0x3c2 0x67", "inb 0x3da"),
     *("outw 0x3d4 0x0011",),
-    *(f"outw {port:#x} {index:#x}" for port, bits in VGA_BITS.items() for index in range(len(bits))),
+    *(f"outw {port:#x} {index:#x}" for port, masks in VGA_BITS.items() for index in range(len(masks))),
     *(f"outb 0x3c0 {value:#x}" for index in range(0x15) for value in (index, 0)),
     *("outb 0x3c0 0x20", "inb 0x3da", "outb 0x3c6 0xff", "outb 0x3c8 0"),
 )
 """All registers 0, colour addresses."""
-
-
-FLIP = ("outb 0x3c0 0x20",)
+_FLIP = "outb 0x3c0 0x20"
 """The data half of the pair that the index has begun, so that the next write is an index."""
 
 
-def vga(chance: Random) -> list[str]:
-    """Indexed registers, attribute controller, DAC and the general registers; no status that depends on time."""
-    kind = chance.random()
-    if kind < 0.5:
-        port, bits = chance.choice(tuple(VGA_BITS.items()))
-        index = chance.randrange(len(bits))
-        select = f"outb {port:#x} {index:#x}"
-        return [select, f"outb {port + 1:#x} {chance.getrandbits(8) & bits[index]:#x}", f"inb {port + 1:#x}"]
-    if kind < 0.65:
-        index = chance.randrange(0x15)
-        value = chance.getrandbits(8) & ATTRIBUTE_BITS[index]
-        return [f"outb 0x3c0 {index:#x}", f"outb 0x3c0 {value:#x}", f"outb 0x3c0 {index:#x}", "inb 0x3c1", *FLIP]
-    if kind < 0.8:
-        entry = chance.getrandbits(8)
-        colours = [f"outb 0x3c9 {chance.getrandbits(6):#x}" for _ in range(3)]
-        return [f"outb 0x3c8 {entry:#x}", *colours, f"outb 0x3c7 {entry:#x}", *["inb 0x3c9"] * 3]
-    return [f"inb {chance.choice((0x3C4, 0x3CC, 0x3CE, 0x3D4)):#x}"]
+def _vga_indexed(port: int, index: int) -> Groups:
+    select = run(f"outb {port:#x} {index:#x}")
+    return sequence(select, write(port + 1, bits(VGA_BITS[port][index])), run(f"inb {port + 1:#x}"))
 
 
-def kcs(chance: Random) -> list[str]:
-    """A request with a command that no BMC has, and its answer of three bytes: status after every step."""
-    status, data = "inb 0xca3", "inb 0xca2"
-    request = [chance.randrange(0x40) << 2 & 0x18, *(chance.getrandbits(8) for _ in range(chance.randrange(3)))]
-    if len(request) > 1:
-        request[1] = NO_COMMAND
-    last = request.pop() if len(request) > 1 else NO_COMMAND
-    commands = ["outb 0xca3 0x61", status, data, status]
-    for value in request:
-        commands += [f"outb 0xca2 {value:#x}", status, data, status]
-    commands += ["outb 0xca3 0x62", status, data, status, f"outb 0xca2 {last:#x}", status, data, status]
-    for _ in range(3):
-        commands += ["outb 0xca2 0x68", status, data, status]
-    return commands
+def _vga_attribute(index: int) -> Groups:
+    select = f"outb 0x3c0 {index:#x}"
+    return sequence(run(select), write(0x3C0, bits(ATTRIBUTE_BITS[index])), run(select, "inb 0x3c1", _FLIP))
 
 
-NO_COMMAND = 0xF0
+_COLOUR = write(0x3C9, bits(0x3F))
+_VGA_COLOUR = st.tuples(bits(), sequence(_COLOUR, _COLOUR, _COLOUR)).map(
+    lambda parts: (f"outb 0x3c8 {parts[0]:#x}", *parts[1], f"outb 0x3c7 {parts[0]:#x}", *["inb 0x3c9"] * 3)
+)
+VGA = weighted(
+    *((1, _vga_indexed(port, index)) for port, masks in VGA_BITS.items() for index in range(len(masks))),
+    *((1, _vga_attribute(index)) for index in range(len(ATTRIBUTE_BITS))),
+    (12, _VGA_COLOUR),
+    (12, read(0x3C4, 0x3CC, 0x3CE, 0x3D4)),
+)
+"""Indexed registers, attribute controller, DAC, general registers; no status that depends on time."""
+
+
+# --- KCS ------------------------------------------------------------------------------------------------
+
+_NO_COMMAND = 0xF0
+_KCS_LOOK = ("inb 0xca3", "inb 0xca2", "inb 0xca3")
+
+
+def _kcs_bytes(request: Sequence[int]) -> Group:
+    """A transfer of at least one byte: status and data after every step."""
+    *first, last = request
+    answer = ["outb 0xca2 0x68"] * 3
+    steps = [
+        "outb 0xca3 0x61",
+        *(f"outb 0xca2 {value:#x}" for value in first),
+        "outb 0xca3 0x62",
+        f"outb 0xca2 {last:#x}",
+    ]
+    return tuple(chain.from_iterable((step, *_KCS_LOOK) for step in (*steps, *answer)))
+
+
+KCS = st.tuples(bits(0x18), st.lists(bits(), max_size=3)).map(
+    lambda parts: _kcs_bytes((parts[0], _NO_COMMAND, *parts[1]))
+)
+"""A request with a command that no BMC has; the answer has three bytes."""
