@@ -290,6 +290,101 @@ def test_a_denied_port_is_a_protection_fault_at_the_instruction(mode: str, code:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("code", ["f36c", "f36f", "f26c", "26f36e"])
+@pytest.mark.parametrize("before", ["", "90 90", "6a6c 58"])
+def test_a_rep_of_nothing_needs_permission_too(mode: str, code: str, before: str) -> None:
+    """The check comes before rCX is looked at; allowed, the instruction is one that does nothing."""
+    before_bytes = bytes.fromhex(before)
+    with soft_guest(before_bytes + bytes.fromhex(code) + b"\x0f\x0b") as guest:
+        enter_user(guest, mode, rdi=DATA, rsi=DATA, rcx=0)
+        assert guest.halts().rbx == CODE + len(before_bytes)
+        enter_user(guest, mode, rdi=DATA, rsi=DATA, rcx=0, rbx=1)
+        allow(guest, *range(PORT, PORT + 4))
+        regs = guest.halts()  # of the handler of vector 6
+        assert (regs.rbx, regs.rcx, regs.rdi, regs.rsi) == (1, 0, DATA, DATA)
+        assert not guest.bench.log
+        assert not guest.bench.blocks
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("code", ["6c", "f36c", "6d"])
+def test_a_denied_ins_stores_nothing(mode: str, code: str) -> None:
+    with soft_guest(bytes.fromhex(code) + b"\xeb\xfe") as guest:
+        enter_user(guest, mode, rdi=DATA, rcx=4)
+        guest.place(DATA, b"untouched")
+        assert guest.halts().rbx == CODE
+        assert guest.memory[DATA : DATA + 9] == b"untouched"
+
+
+@pytest.mark.parametrize("code", ["6c", "6e", "f36c", "f36e"])
+def test_permission_comes_before_the_operand(code: str) -> None:
+    """Denied and unmapped: #GP, not #PF."""
+    with soft_guest(bytes.fromhex(code) + b"\xeb\xfe") as guest:
+        enter_user(guest, "64", rdi=1 << 40, rsi=1 << 40, rcx=4)
+        guest.handler(14, HLT)
+        assert guest.halts().rbx == CODE
+
+
+@pytest.mark.parametrize("mode", ["real", "32", "ring 3"])
+@pytest.mark.parametrize("rcx", [0, 1])
+def test_a_locked_string_is_an_invalid_opcode(mode: str, rcx: int) -> None:
+    with soft_guest("43 f0f36c ebfe") as guest:
+        if mode == "real":
+            guest.real_mode(rcx=rcx, rdi=DATA)
+            guest.vector(6, DATA + 0x100)
+            guest.place(DATA + 0x100, HLT)
+        else:
+            guest.protected_mode(rcx=rcx, rdi=DATA, ring=3 if mode == "ring 3" else 0)
+            guest.handler(6, HLT)
+        guest.place(DATA, b"untouched")
+        regs = guest.halts()
+        assert (regs.rbx, regs.rcx) == (1, rcx)
+        assert guest.memory[DATA : DATA + 9] == b"untouched"
+        assert not guest.bench.log
+
+
+def test_permission_is_looked_at_each_time() -> None:
+    """A translation made with permission is no permission."""
+    with soft_guest("f36c 90 ebfb") as guest:  # again and again
+        enter_user(guest, "32", rdi=DATA, rcx=2)
+        allow(guest, PORT)
+        seen = 0
+
+        def close_the_map(offset: int, size: int, count: int) -> bytes:
+            nonlocal seen
+            seen += 1
+            guest.memory[IO_MAP + PORT // 8] |= 1 << PORT % 8
+            return bytes(size * count)
+
+        guest.bench.read_block = close_the_map  # type: ignore[method-assign]
+        regs = guest.halts()
+        assert (regs.rbx, regs.rcx, seen) == (CODE, 0, 1)
+
+
+def test_strings_of_several_modes_at_one_address() -> None:
+    """Ring 0 needs none of the permission that ring 3 needs for the same bytes."""
+    with soft_guest("f36c 0f0b") as guest:
+        for ring, expected in ((0, 4), (3, 0), (0, 4), (3, 0)):
+            guest.protected_mode(ring=ring, rdi=DATA, rcx=4)
+            guest.handler(6, HLT)
+            guest.handler(13, HLT)
+            guest.bench.blocks.clear()
+            guest.halts()
+            assert sum(len(data) for *_, data in guest.bench.blocks) == expected
+
+
+def test_a_breakpoint_of_the_guest_on_a_string_instruction() -> None:
+    """DR0 names the instruction: #DB before it, once, and it goes on with RF set."""
+    with soft_guest("f36c f4") as guest:
+        setup = bytes.fromhex("b800100000 0f23c0 b801040000 0f23f8 b800100000 ffe0")  # mov dr0; mov dr7; jmp
+        guest.place(KERNEL, setup)
+        guest.protected_mode(rdi=DATA, rcx=3, rip=KERNEL)
+        guest.handler(1, bytes.fromhex("43 814c240800000100 cf"))  # inc ebx; or dword [esp + 8], RF; iret
+        regs = guest.halts()
+        assert (regs.rbx, regs.rcx, regs.rdi) == (1, 0, DATA + 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("code", "size"), [("ec", 1), ("ee", 1), ("6c", 1), ("f36c", 1), ("ed", 2)])
 def test_an_allowed_port_is_reached(mode: str, code: str, size: int) -> None:
     if code == "ed" and mode != "vm86":

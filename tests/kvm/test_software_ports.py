@@ -334,11 +334,12 @@ def test_ins_beyond_its_segment_faults_with_exact_registers(segment: Segment, do
     with soft_guest("66f36d eb fe") as guest:
         stream = guest.bench.stream
         guest.protected_mode(rcx=6)
+        guest.place(DATA, b"\xee" * 16)
         with_segment(guest, "es", segment)
         assert fault_of(guest) == (0, CODE)
         regs = guest.vcpu.get_regs()
         assert (regs.rcx, regs.rdi) == (6 - done, 2 * done)
-        assert guest.memory[DATA : DATA + 2 * done] == stream[: 2 * done]
+        assert guest.memory[DATA : DATA + 16] == stream[: 2 * done] + b"\xee" * (16 - 2 * done)
         assert sum(len(data) for *_, data in guest.bench.blocks) == 2 * done
 
 

@@ -17,10 +17,6 @@ from support import require_kvm
 
 WATCHDOG_S = 30.0
 SCRATCH = (0x2F0, 4)
-DEVIATIONS = {
-    "software": ("ring 3: REP INSB of nothing is refused too",),
-}
-"""Checks that an engine fails: unicorn skips a REP with rCX = 0 before anything of ours sees it."""
 
 
 @pytest.fixture(params=["software", pytest.param("kvm", marks=pytest.mark.kvm)])
@@ -59,6 +55,5 @@ def test_ring_3_and_vm86_port_permission_on_the_software_engine() -> None:
         lines = report(system, "ring3")
     finally:
         system.close()
-    bad = [line.removeprefix("BAD").strip() for line in lines if line.startswith("BAD")]
-    assert bad == list(DEVIATIONS["software"])
-    assert sum(line.startswith("ok") for line in lines) == 32
+    assert [line for line in lines if line.startswith("BAD")] == []
+    assert "ring3: 33 good, 0 bad" in lines

@@ -23,7 +23,7 @@
 #include <time.h>
 
 #include "softcpu_events.h"
-#include "softcpu_io.h"
+#include "softcpu_intercept.h"
 
 /* --- registers, as bytes of Unicorn's state ------------------------------------------------------------------ */
 
@@ -273,6 +273,7 @@ static int enter_guest(Cpu *c)
     if (c->replay.count)
         start_over(c);
     int error = U.uc_emu_start(c->uc, U64(c->env, ENV_EIP), 0, 0, 0);
+    remove_breakpoint(c);
     current = outer;
     c->running = false;
     if (c->reason)
@@ -483,6 +484,8 @@ static bool registers_agree(Cpu *c)
     good = good && U.uc_reg_read(c->uc, UC_X86_REG_CR2, &value) == 0 && value == pattern + 1;
     good = good && (char *)c->icount_high == c->env + ENV_ICOUNT_DECR + 2;
     good = good && PTR(PTR(c->cs, CS_CLASS), CLASS_TLB_FILL) == (void *)(uintptr_t)U.tlb_fill;
+    good = good && PTR(PTR(c->cs, CS_CLASS), CLASS_DEBUG_EXCP_HANDLER) == (void *)(uintptr_t)U.breakpoint_handler;
+    good = good && !PTR(c->cs, CS_BREAKPOINTS) && PTR(c->cs, CS_BREAKPOINTS + 8) == c->cs + CS_BREAKPOINTS;
     good = good && U32(c->uc, UC_V_L1_SIZE) == 1024 && U32(c->uc, UC_V_L1_SHIFT) == 30;
     good = good && U32(c->uc, UC_V_L2_LEVELS) == 2;
     U.cpu_reset(c->cs);
@@ -490,20 +493,31 @@ static bool registers_agree(Cpu *c)
     return good && I32(c->env, ENV_OLD_EXCEPTION) == -1 && U64(c->env, ENV_DR + 56) == 0x400;
 }
 
-/* The same by executing a jump and a HLT at the reset vector: TLB, translations, states of the CPU. (Unicorn tells
+/* Whether a block of two instructions of one byte each is what was translated for an address. */
+static bool block_agrees(Cpu *c, uint64_t pc)
+{
+    const char *block = translated_block(c, pc);
+    if (!block || U64(block, TB_PC) != pc || U16(block, TB_ICOUNT) != 2 || U32(block, TB_CFLAGS) & CF_COUNT_MASK)
+        return false;
+    const uint8_t *table = instruction_table(block);
+    return next_instruction(&table) == 0 && next_instruction(&table) == 1;
+}
+
+/* The same by executing a jump, a NOP and a HLT at the reset vector: TLB, translations, states of the CPU. (Unicorn tells
  * of translations only after the first block that came to its end.) */
 static bool execution_agrees(Cpu *c)
 {
     enum { VECTOR_PAGE = 0xfffff000, VECTOR = 0xff0 };
-    static const uint8_t code[] = {0xeb, 0x00, 0xf4};
+    static const uint8_t code[] = {0xeb, 0x00, 0x90, 0xf4};
     static _Alignas(PAGE) uint8_t page[PAGE];
     memcpy(page + VECTOR, code, sizeof code);
     if (U.uc_mem_map_ptr(c->uc, VECTOR_PAGE, PAGE, UC_PROT_READ | UC_PROT_EXEC, page))
         return false;
     bool good = U.uc_emu_start(c->uc, U64(c->env, ENV_EIP), 0, 0, 0) == 0 && U32(c->cs, CS_HALTED) == 1;
-    good = good && U64(c->env, ENV_EIP) == 0xfff3;
+    good = good && U64(c->env, ENV_EIP) == 0xfff4;
     good = good && host_address(c, VECTOR_PAGE + VECTOR, MMU_FETCH) == page + VECTOR;
     good = good && has_code(c, U.ram_addr_from_host(c->uc, page));
+    good = good && block_agrees(c, VECTOR_PAGE + VECTOR + 2);
     U.tb_flush(c->cs);
     good = good && !has_code(c, U.ram_addr_from_host(c->uc, page));
     return U.uc_mem_unmap(c->uc, VECTOR_PAGE, PAGE) == 0 && good;
@@ -556,6 +570,7 @@ static int open_unicorn(Cpu *c, int model, uint32_t code_buffer)
         return -1;
     PTR(PTR(c->cs, CS_CLASS), CLASS_CPU_EXEC_INTERRUPT) = (void *)(uintptr_t)on_boundary;
     PTR(PTR(c->cs, CS_CLASS), CLASS_TLB_FILL) = (void *)(uintptr_t)on_tlb_fill;
+    PTR(PTR(c->cs, CS_CLASS), CLASS_DEBUG_EXCP_HANDLER) = (void *)(uintptr_t)on_breakpoint;
     return 0;
 }
 

@@ -2,8 +2,7 @@
 #ifndef PORTVISOR_SOFTCPU_IO_H
 #define PORTVISOR_SOFTCPU_IO_H
 
-#include "softcpu_leave.h"
-#include "softcpu_memory.h"
+#include "softcpu_decode.h"
 
 /* --- ports --------------------------------------------------------------------------------------------------- */
 
@@ -78,52 +77,6 @@ static void port_write(Cpu *c, uint32_t port, int size, uint32_t value)
         port_failed(c, port, size, true);
 }
 
-/* One code byte, or -1 if it cannot be read without a fault. */
-static int code_byte(Cpu *c, uint64_t address)
-{
-    uint8_t *host = host_address(c, address, MMU_FETCH);
-    return host ? *host : -1;
-}
-
-/* What the prefixes and the opcode at RIP say. A code page that is not RAM counts as a plain IN/OUT. */
-static Instruction decode(Cpu *c)
-{
-    bool code64 = HFLAGS(c) & HF_CS64;
-    int bits = code64 ? 64 : HFLAGS(c) & HF_CS32 ? 32 : 16, other = code64 || bits == 16 ? 32 : 16;
-    Instruction insn = {.address_bits = bits, .segment = DS};
-    uint64_t rip = linear_rip(c);
-    const uint8_t *code = host_address(c, rip, MMU_FETCH);
-
-    for (int i = 0; i < 15; i++, rip++) {
-        int byte;
-        if (!code64)
-            rip = (uint32_t)rip;
-        if (code && (i == 0 || (rip & 0xfff)))
-            byte = *code++;
-        else
-            byte = code_byte(c, rip), code = NULL;
-        switch (byte) {
-        case 0x26: insn.segment = ES; break;
-        case 0x2e: insn.segment = CS; break;
-        case 0x36: insn.segment = SS; break;
-        case 0x3e: insn.segment = DS; break;
-        case 0x64: insn.segment = FS; break;
-        case 0x65: insn.segment = GS; break;
-        case 0x66: break;
-        case 0x67: insn.address_bits = other; break;
-        case 0xf0: insn.lock = true; break;
-        case 0xf2:
-        case 0xf3: insn.rep = true; break;
-        case 0x6c: case 0x6d: insn.input = true; /* fall through */
-        case 0x6e: case 0x6f: insn.string = true; return insn;
-        default:
-            if (!code64 || (byte & 0xf0) != 0x40) /* REX */
-                return insn;
-        }
-    }
-    return insn;
-}
-
 static uint64_t address_mask(int bits)
 {
     return bits == 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
@@ -163,7 +116,7 @@ static Block find_block(Cpu *c, const Instruction *insn, int size, int segment, 
 {
     Block block = {.count = 1};
     bool code64 = HFLAGS(c) & HF_CS64, user = (HFLAGS(c) & HF_CPL) == 3;
-    if (!insn->string || !may_access(c, segment, access) || ((EFLAGS(c) & FL_AC) && user) || (HFLAGS(c) & HF_IOBPT))
+    if (!may_access(c, segment, access) || ((EFLAGS(c) & FL_AC) && user) || (HFLAGS(c) & HF_IOBPT))
         return block;
     uint64_t mask = address_mask(insn->address_bits), offset = REG(c, pointer) & mask;
     uint64_t address = offset + (code64 && segment < FS ? 0 : SEG(c, segment)->base);
@@ -237,16 +190,6 @@ static void write_block(Cpu *c, uint32_t port, int size, const Instruction *insn
     add_to_register(c, RCX, insn->address_bits, 1 - block->count);
 }
 
-/* LOCK, and the permission by IOPL and the TSS: #UD and #GP leave by longjmp. */
-static void check_allowed(Cpu *c, const Instruction *insn, uint32_t port, int size)
-{
-    if (insn->lock)
-        raise_in_guest(c, EXC_UD, 0);
-    if ((HFLAGS(c) & HF_CPL) <= ((EFLAGS(c) >> FL_IOPL_SHIFT) & 3) && !(EFLAGS(c) & FL_VM))
-        return;
-    (size == 1 ? U.check_iob : size == 2 ? U.check_iow : U.check_iol)(c->env, port);
-}
-
 /* Ports that are served in front of everything else (ioeventfd, coalesced): true if it took the write. */
 static bool io_bus_write(Cpu *c, uint32_t port, int size, uint32_t value)
 {
@@ -284,9 +227,10 @@ static uint32_t on_in(void *uc, uint32_t port, int size, void *user)
     uint64_t answer;
     uint32_t value;
     (void)uc;
-    Instruction insn = decode(c);
-    check_allowed(c, &insn, port, size);
-    Block block = find_block(c, &insn, size, ES, RDI, MMU_STORE);
+    Instruction insn = decode(c, linear_rip(c));
+    if (!insn.string)
+        check_allowed(c, &insn, port, size);
+    Block block = insn.string ? find_block(c, &insn, size, ES, RDI, MMU_STORE) : (Block){.count = 1};
     if (replayed(c, PORT_READ, port, size, &answer)) {
         if (block.count > c->replay.elements)
             block.count = c->replay.elements;
@@ -294,8 +238,6 @@ static uint32_t on_in(void *uc, uint32_t port, int size, void *user)
     }
     if (c->error[0])
         leave_at_instruction(c, EXIT_INTR);
-    if (insn.string && !block.host && c->intercept_strings)
-        leave_at_instruction(c, EXIT_STRING_IO);
     if (!c->failed)
         leave_for_io(c, PORT_READ, port, size, block.count, 0);
     value = block.count > 1 ? read_block(c, port, size, &insn, &block) : port_read(c, port, size);
@@ -309,15 +251,14 @@ static void on_out(void *uc, uint32_t port, int size, uint32_t value, void *user
     Cpu *c = user;
     uint64_t ignored;
     (void)uc;
-    Instruction insn = decode(c);
-    check_allowed(c, &insn, port, size);
+    Instruction insn = decode(c, linear_rip(c));
+    if (!insn.string)
+        check_allowed(c, &insn, port, size);
     if (replayed(c, PORT_WRITE, port, size, &ignored))
         return;
     if (c->error[0])
         leave_at_instruction(c, EXIT_INTR);
-    Block block = find_block(c, &insn, size, insn.segment, RSI, MMU_LOAD);
-    if (insn.string && !block.host && !block.device && c->intercept_strings) /* a device has been read already */
-        leave_at_instruction(c, EXIT_STRING_IO);
+    Block block = insn.string ? find_block(c, &insn, size, insn.segment, RSI, MMU_LOAD) : (Block){.count = 1};
     if (!io_bus_write(c, port, size, value)) {
         if (!c->failed)
             leave_for_io(c, PORT_WRITE, port, size, 1, value);
@@ -374,16 +315,6 @@ static uint64_t on_mmio_read(void *uc, uint64_t offset, unsigned size, void *bas
     return value;
 }
 
-/* Whether a store is the zero that Unicorn puts into the destination of an INS before it reads the port. */
-static bool probes_for_ins(Cpu *c)
-{
-    uintptr_t translated_pc = U64(c->cs, CS_MEM_IO_PC);
-    if (!translated_pc || !U.cpu_restore_state(c->cs, translated_pc, false))
-        return false;
-    Instruction insn = decode(c);
-    return insn.string && insn.input;
-}
-
 static void on_mmio_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *base)
 {
     Cpu *c = current;
@@ -392,8 +323,6 @@ static void on_mmio_write(void *uc, uint64_t offset, unsigned size, uint64_t val
     if (size < 8)
         value &= (UINT64_C(1) << 8 * size) - 1;
     if (replayed(c, MEMORY_WRITE, address, size, &ignored))
-        return;
-    if (value == 0 && c->intercept_strings && probes_for_ins(c))
         return;
     if (!c->bus_write)
         leave_for_mmio(c, MEMORY_WRITE, address, size, value);

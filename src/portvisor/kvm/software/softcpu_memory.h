@@ -119,10 +119,8 @@ static void protect_code(Cpu *c, uint64_t address)
 }
 
 /* A block was translated. */
-static void on_translation(void *uc, UcBlock *block, UcBlock *previous, void *user)
+static void protect_block(Cpu *c, const UcBlock *block)
 {
-    Cpu *c = user;
-    (void)uc, (void)previous;
     protect_code(c, block->pc);
     if (block->size && ((block->pc ^ (block->pc + block->size - 1)) >> 12))
         protect_code(c, block->pc + block->size - 1);

@@ -47,7 +47,10 @@ typedef struct { /* RAM or ROM of the guest */
     Py_buffer view;
 } Slot;
 
-typedef struct { bool string, input, rep, lock; int address_bits, segment; } Instruction; /* input: an INS */
+typedef struct { /* input: an INS; size: of a string instruction */
+    bool string, input, rep, lock;
+    int size, address_bits, segment;
+} Instruction;
 
 /* An access that an instruction has made already, should the instruction start over. */
 typedef struct {
@@ -80,6 +83,8 @@ typedef struct {
         bool answer_expected; /* user space gives the last access its value */
         uint64_t rip;
     } replay; /* see softcpu_leave.h */
+    Breakpoint intercept; /* see softcpu_intercept.h */
+    uint64_t intercept_block;
     PyObject *tables[2][3], *read_block, *write_block, *failed; /* port space: reads and writes by size >> 1 */
     PyObject *io_bus_write;                                     /* offered the writes to io_bus_ports first */
     uint8_t io_bus_ports[0x10000 / 8];

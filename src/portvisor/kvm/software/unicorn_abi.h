@@ -15,6 +15,7 @@ enum { /* struct uc_struct */
     UC_V_L1_SIZE = 752,
     UC_V_L1_SHIFT = 756,
     UC_V_L2_LEVELS = 760,
+    UC_TCG_CTX = 768,
     UC_STOP_REQUEST = 1389,
     UC_NO_EXIT_REQUEST = 2034,
 };
@@ -26,13 +27,15 @@ enum { /* CPUState */
     CS_INTERRUPT_REQUEST = 28,
     CS_ENV_PTR = 296,
     CS_ICOUNT_DECR_PTR = 304,
+    CS_TB_JMP_CACHE = 312,
+    CS_BREAKPOINTS = 33096, /* the first of the list */
     CS_MEM_IO_PC = 33144,
     CS_HALTED = 33176,
     CS_EXCEPTION_INDEX = 33184,
     CS_CLASS = 33200,
     CS_ENV = 35408,
 };
-enum { CLASS_TLB_FILL = 72, CLASS_CPU_EXEC_INTERRUPT = 144 }; /* CPUClass */
+enum { CLASS_TLB_FILL = 72, CLASS_DEBUG_EXCP_HANDLER = 120, CLASS_CPU_EXEC_INTERRUPT = 144 }; /* CPUClass */
 enum { EXCP_HLT = 0x10001, CPU_INTERRUPT_HARD = 2, ONE_INSTRUCTION = 1 /* cflags */ };
 
 enum { /* CPUX86State */
@@ -81,6 +84,10 @@ enum { MMU_KSMAP, MMU_USER, MMU_KNOSMAP };
 enum { TLB_DISCARD_WRITE = 0x40, TLB_NOTDIRTY = 0x400, TLB_INVALID = 0x800 };
 typedef struct { uint64_t addr[3] /* by MMU_* */, paddr; uintptr_t addend; uint64_t padding[3]; } TlbEntry;
 typedef struct { uint64_t pc; uint16_t icount, size; } UcBlock; /* uc_tb */
+enum { TB_PC = 0, TB_ICOUNT = 22, TB_CFLAGS = 24, TB_CODE = 32, TB_CODE_SIZE = 40 }; /* TranslationBlock */
+enum { CF_COUNT_MASK = 0x7fff, CF_NOCACHE = 1 << 16 };
+enum { BP_GDB = 0x10 };
+typedef struct Breakpoint { uint64_t pc; int flags; struct Breakpoint *next; void *previous; } Breakpoint;
 
 /* The public API's constants. */
 enum { UC_ARCH_X86 = 4, UC_MODE_64 = 8, UC_PROT_READ = 1, UC_PROT_WRITE = 2, UC_PROT_EXEC = 4 };
@@ -131,11 +138,13 @@ enum { UC_CTL_USE_EXITS = 4, UC_CTL_CPU_MODEL = 7, UC_CTL_TCG_BUFFER_SIZE = 13 }
     X(void, write_eflags, helper_write_eflags_x86_64, (void *, uint64_t, uint32_t)) \
     X(void, set_a20, x86_cpu_set_a20_x86_64, (void *, int)) \
     X(void, update_dr7, cpu_x86_update_dr7_x86_64, (void *, uint32_t)) \
+    X(void, breakpoint_handler, breakpoint_handler_x86_64, (void *)) \
     X(bool, tlb_fill, x86_cpu_tlb_fill_x86_64, (void *, uint64_t, int, int, int, bool, uintptr_t)) \
     X(void *, tlb_vaddr_to_host, tlb_vaddr_to_host_x86_64, (void *, uint64_t, int, int)) \
     X(void, tlb_flush, tlb_flush_x86_64, (void *)) \
     X(void, tlb_reset_dirty, tlb_reset_dirty_x86_64, (void *, uintptr_t, uintptr_t)) \
     X(void, tb_flush, tb_flush_x86_64, (void *)) \
+    X(void, tb_phys_invalidate, tb_phys_invalidate_x86_64, (void *, void *, uint64_t)) \
     X(void, tb_invalidate, tb_invalidate_phys_range_x86_64, (void *, uint64_t, uint64_t)) \
     X(uint64_t, ram_addr_from_host, qemu_ram_addr_from_host_x86_64, (void *, void *))
 
