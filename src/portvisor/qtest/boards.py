@@ -5,11 +5,13 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 
+from portvisor.devices.floppy import FloppyDrive
 from portvisor.devices.i8259 import PicPair
 from portvisor.devices.ide.channel import PRIMARY, SECONDARY, IdeChannel
 from portvisor.devices.ide.drive import Drive
 from portvisor.kvm.api import System
 from portvisor.kvm.null import NullSystem, NullVm
+from portvisor.machines.floppy import attach_floppy
 from portvisor.machines.machine import Machine
 from portvisor.machines.outcome import Outcome
 from portvisor.machines.pc import Pc, PcOptions
@@ -19,8 +21,8 @@ from portvisor.ports import Clock, Device, VirtualClock
 from portvisor.qtest.options import Options
 
 VGA_DRIVER = "isa-vga"
-EXTRAS = ("debugcon", "port-e9", "debug-exit", "ide0", "ide1")
-"""Devices of `Pc` that QEMU's pc has only with -device, and the channels, which get other drives."""
+EXTRAS = ("debugcon", "port-e9", "debug-exit", "ide0", "ide1", "floppy")
+"""Devices of `Pc` that QEMU's pc has only with -device, and those that get other drives."""
 
 
 class Requests(Machine):
@@ -65,14 +67,24 @@ class Q35Board(Requests, Q35):
 class Board:
     """A machine, its clock and its parts by the types that the server needs."""
 
-    def __init__(self, options: Options, ide: Sequence[Drive | None], sata: Sequence[Drive | None]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        ide: Sequence[Drive | None],
+        sata: Sequence[Drive | None],
+        floppies: Sequence[FloppyDrive | None] | None,
+    ) -> None:
         """Build the machine that the options name; `ide` has four places, `sata` six.
+
+        Without `floppies` there is no controller for them.
 
         Raises:
             GuestFileError: the memory size does not fit the board.
         """
         self.clock = VirtualClock()
         self.machine = self._make(options, ide, sata)
+        if floppies is not None and isinstance(self.machine, PcLike):
+            attach_floppy(self.machine, floppies)
         assert isinstance(self.machine.vm, NullVm)
         self.vm = self.machine.vm
 

@@ -21,10 +21,13 @@ from portvisor.machines.outcome import End, Outcome
 from portvisor.ports import CharBackend, Device, IrqLine, PortConflictError
 from portvisor.ports.range import PortRangeError
 from portvisor.qtest.boards import VGA_DRIVER, Board
+from portvisor.qtest.floppies import CONTROLLER_DRIVER, FLOPPY_DRIVER, FloppyPlaces
 from portvisor.qtest.options import OptionError, Options, Properties
 
 IDE_PLACES, SATA_PLACES = 4, 6
 DRIVE_DRIVERS = ("ide-hd", "ide-cd")
+BUILT_BEFORE = (*DRIVE_DRIVERS, FLOPPY_DRIVER, CONTROLLER_DRIVER)
+"""Drivers whose devices the board is made with."""
 
 
 class Builder:
@@ -61,13 +64,16 @@ class Builder:
         options = self._options
         if options.serial not in ([], ["none"], ["null"]):
             raise OptionError(f"-serial {options.serial[0]}: only none and null are possible")
-        places = self._places()
+        named = self._named_drives()
+        places = self._places(named)
+        floppies = FloppyPlaces(options, named, self._image)
         has_ide = options.machine == "pc"
-        self.board = Board(options, places if has_ide else (None,) * IDE_PLACES, places)
+        ide = places if has_ide else (None,) * IDE_PLACES
+        self.board = Board(options, ide, places, floppies.drives if floppies.controller else None)
         if options.serial == ["null"]:
             self._serial(Properties("isa-serial", "-serial", "driver"))
         for properties in options.devices:
-            if properties.get("driver") not in DRIVE_DRIVERS:
+            if properties.get("driver") not in BUILT_BEFORE:
                 self._add(properties)
         for name, properties in options.chardevs.items():
             if name not in self._streams:
@@ -196,20 +202,22 @@ class Builder:
 
     # --- drives -----------------------------------------------------------------------------------------
 
-    def _places(self) -> list[Drive | None]:
+    def _named_drives(self) -> dict[str, Properties]:
+        """Those of a -drive with if=none."""
+        drives = self._options.drives
+        return {drive.need("id"): drive for drive in drives if drive.get("if", "ide") == "none"}
+
+    def _places(self, named: dict[str, Properties]) -> list[Drive | None]:
         """Drives by place: primary master, primary slave, secondary master ... or SATA port."""
         count = SATA_PLACES if self._options.machine == "q35" else IDE_PLACES
         places: list[Drive | None] = [None] * count
-        named: dict[str, Properties] = {}
         for drive in self._options.drives:
             interface = drive.get("if", "ide")
-            if interface == "none":
-                named[drive.need("id")] = drive
-            elif interface == "ide":
+            if interface == "ide":
                 default = 2 if drive.get("media") == "cdrom" else self._free(places)
                 index = drive.number("index", default, count - 1)
                 self._place(places, index, self._drive(drive, drive.get("media") == "cdrom"), drive)
-            else:
+            elif interface not in ("none", "floppy"):
                 raise drive.invalid("if")
         for device in self._options.devices:
             if device.get("driver") in DRIVE_DRIVERS:
@@ -257,6 +265,12 @@ class Builder:
 
     def _drive(self, drive: Properties, is_cd: bool) -> Drive:
         """A drive with the image of a -drive."""
+        transport = self._transport()
+        image = self._image(drive, is_cd)
+        return AtapiCd(image, transport=transport) if is_cd else AtaDisk(image, transport=transport)
+
+    def _image(self, drive: Properties, is_cd: bool = False) -> FileImage:
+        """The image of a -drive."""
         for name in ("id", "if", "index"):
             drive.get(name)
         if drive.get("format", "raw") != "raw":
@@ -270,5 +284,4 @@ class Builder:
         drive.finish()
         image = FileImage(path, mode, sector_size=CD_SECTOR_SIZE if is_cd else 512)
         self._closing.append(image.close)
-        transport = self._transport()
-        return AtapiCd(image, transport=transport) if is_cd else AtaDisk(image, transport=transport)
+        return image

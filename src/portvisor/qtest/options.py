@@ -261,10 +261,10 @@ def _qtest_log(options: Options, text: str) -> None:
     options.qtest_log = "/dev/null" if text == "none" else text
 
 
-def _drive(kind: str) -> Callable[[Options, str], None]:
+def _drive(place: str) -> Callable[[Options, str], None]:
     def add(options: Options, text: str) -> None:
         escaped = text.replace(",", ",,")
-        options.drives.append(Properties(f"file={escaped},if=ide,{kind}", "-drive"))
+        options.drives.append(Properties(f"file={escaped},{place}", "-drive"))
 
     return add
 
@@ -288,11 +288,13 @@ VALUES: dict[str, Callable[[Options, str], None]] = {
     "serial": lambda options, text: options.serial.append(text),
     "device": lambda options, text: options.devices.append(Properties(text, "-device", "driver")),
     "drive": lambda options, text: options.drives.append(Properties(text, "-drive")),
-    "hda": _drive("index=0"),
-    "hdb": _drive("index=1"),
-    "hdc": _drive("index=2"),
-    "hdd": _drive("index=3"),
-    "cdrom": _drive("index=2,media=cdrom"),
+    "hda": _drive("if=ide,index=0"),
+    "hdb": _drive("if=ide,index=1"),
+    "hdc": _drive("if=ide,index=2"),
+    "hdd": _drive("if=ide,index=3"),
+    "cdrom": _drive("if=ide,index=2,media=cdrom"),
+    "fda": _drive("if=floppy,index=0"),
+    "fdb": _drive("if=floppy,index=1"),
     "rtc": _rtc,
     "boot": _boot,
     "uuid": _uuid,
