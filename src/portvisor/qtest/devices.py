@@ -14,9 +14,10 @@ from portvisor.devices.ide.ata_disk import AtaDisk
 from portvisor.devices.ide.atapi_cd import AtapiCd
 from portvisor.devices.ide.drive import Drive, Transport
 from portvisor.devices.ipmi_kcs import IpmiKcs
+from portvisor.devices.pc_testdev import MEMORY_BASE, MEMORY_LENGTH, PcTestdev
 from portvisor.devices.pvpanic import CRASH_LOADED, PANICKED, PORT, PvPanic
 from portvisor.devices.uart16550 import Uart16550
-from portvisor.machines.legacy import COM_PORTS
+from portvisor.machines.legacy import COM_PORTS, ISA_IRQS
 from portvisor.machines.outcome import End, Outcome
 from portvisor.ports import CharBackend, Device, IrqLine, PortConflictError
 from portvisor.ports.range import PortRangeError
@@ -47,6 +48,7 @@ class Builder:
             "isa-serial": self._serial,
             "pvpanic": self._pvpanic,
             "ib700": self._ib700,
+            "pc-testdev": self._testdev,
             VGA_DRIVER: lambda properties: None,  # the board has been built with it
             "ipmi-bmc-sim": self._bmc,
             "isa-ipmi-kcs": self._kcs,
@@ -176,6 +178,12 @@ class Builder:
 
     def _ib700(self, properties: Properties) -> None:
         self._attach(Ib700(self.board.clock, self.board.machine.watchdog_fired), properties)
+
+    def _testdev(self, properties: Properties) -> None:
+        assert self.board.pc
+        device = PcTestdev({irq: self.board.pc.chips.irq(irq) for irq in ISA_IRQS})
+        self._attach(device, properties)
+        self.board.machine.mmio.attach(MEMORY_BASE, MEMORY_LENGTH, device, device.name)
 
     def _bmc(self, properties: Properties) -> None:
         name = properties.need("id")
