@@ -20,13 +20,13 @@ import errno
 import os
 import select
 import socket
-import stat
 import termios
 import tty
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from portvisor.backends.unix_socket import bind_private, file_identity, remove_stale
 from portvisor.ports import CharBackend
 
 READ_SIZE = 256
@@ -394,9 +394,9 @@ class SocketChar(_BufferedStream):
         self._client: socket.socket | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            _remove_stale(self.path)
-            _bind_private(self._listener, self.path)
-            self._identity = _file_identity(self.path)
+            remove_stale(self.path)
+            bind_private(self._listener, self.path)
+            self._identity = file_identity(self.path)
             self._listener.listen(1)
         except (OSError, ValueError) as error:
             self._listener.close()
@@ -438,49 +438,8 @@ class SocketChar(_BufferedStream):
             self._client, self._fd = None, -1
         if self._listener.fileno() >= 0:
             self._listener.close()
-            if _file_identity(self.path) == self._identity:
+            if file_identity(self.path) == self._identity:
                 os.unlink(self.path)
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket of a program that is no more.
-
-    Raises:
-        OSError: something else is there, or somebody answers.
-    """
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, "exists and is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except BlockingIOError:
-            pass
-    raise OSError(errno.EADDRINUSE, "is in use by another program")
-
-
-def _bind_private(listener: socket.socket, path: str) -> None:
-    """Bind so that the file has mode 0600 from the start."""
-    before = os.umask(0o177)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(before)
-
-
-def _file_identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ from portvisor.backends.image import MemoryImage
 from portvisor.backends.records import FileRecords, MemoryRecords
 from portvisor.cli.guest import MIB, command_handler, open_disk
 from portvisor.cli.listing import print_diff, print_score
+from portvisor.cli.live import live_options, watchable
 from portvisor.cli.parameters import SIZE_TYPE
 from portvisor.cli.pc_demo import boot_pc
 from portvisor.cli.recording import recorded, recording_clock, trace_options
@@ -67,6 +68,7 @@ class BootOptions:
     firmware: bool
     trace: str | None
     trace_filter: tuple[str, ...]
+    live: str | None
 
 
 class ListingPort(BufferedChar):
@@ -124,11 +126,12 @@ class ListingPort(BufferedChar):
 @click.option("--firmware", is_flag=True, help="Start through stock SeaBIOS and GRUB, from a disk on 00:1f.2.")
 @click.option("--records", metavar="FILE", help="Keep the error records of panics in FILE.")
 @trace_options
+@live_options
 def boot(machine: str, memory: int | None, variant: str, **values: Any) -> None:
     """Boot a guest and show its /proc/ioports beside the seed's, row by row."""
     if machine == "pc":
-        tracing = {"trace": values["trace"], "trace_filter": values["trace_filter"]}
-        sys.exit(boot_pc(values["engine"], memory or 64 * MIB, values["timeout"], **tracing))
+        watching = {name: values[name] for name in ("trace", "trace_filter", "live")}
+        sys.exit(boot_pc(values["engine"], memory or 64 * MIB, values["timeout"], **watching))
     options = BootOptions(memory=memory or DEFAULT_MEMORY, variant=Variant(variant), **values)
     try:
         guest = _guest(options)
@@ -147,6 +150,7 @@ def _portprobe(options: BootOptions) -> int:
         portprobe=True,
         trace=options.trace,
         trace_filter=options.trace_filter,
+        live=options.live,
     )
 
 
@@ -209,6 +213,7 @@ def _boot(options: BootOptions, guest: LinuxGuest, stack: ExitStack) -> int:
         )
     )
     stack.enter_context(recorded(machine, options.trace, options.trace_filter))
+    stack.enter_context(watchable(machine, options.live))
     machine.on_message = warn
     warn(f"booting {guest.kernel_label} on machine poweredge, engine {engine.name}")
     start = time.monotonic()

@@ -7,6 +7,7 @@ from portvisor.backends.image import ImageError
 from portvisor.guest.errors import GuestFileError
 from portvisor.guest.packages import PackageError
 from portvisor.kvm.api import EngineError
+from portvisor.live.errors import LiveError
 from portvisor.ports.ioports import IoportsError
 from portvisor.qtest.mtree import MtreeError
 from portvisor.qtest.options import OptionError
@@ -22,6 +23,7 @@ USER_ERRORS = (
     TraceError,
     MtreeError,
     OptionError,
+    LiveError,
 )
 
 

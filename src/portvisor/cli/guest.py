@@ -13,6 +13,7 @@ import click
 
 from portvisor.backends.char import FileChar, HostChar, TeeChar
 from portvisor.backends.image import FileImage, ImageMode
+from portvisor.cli.live import live_options, watchable
 from portvisor.cli.parameters import SIZE_TYPE, TEXT_AND_KEYS
 from portvisor.cli.recording import recorded, trace_options
 from portvisor.cli.screen import ScreenConsole
@@ -46,6 +47,7 @@ class GuestOptions:
     screenshot: str | None
     trace: str | None = None
     trace_filter: tuple[str, ...] = ()
+    live: str | None = None
 
 
 def guest_options(memory: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -68,6 +70,7 @@ def guest_options(memory: int) -> Callable[[Callable[..., Any]], Callable[..., A
         click.option("--until", metavar="TEXT", help="Stop, with status 0, once TEXT is seen."),
         click.option("--screenshot", metavar="FILE", help="Save the screen at the end: .png or .txt."),
         trace_options,
+        live_options,
     ]  # fmt: skip
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,7 +186,7 @@ def run_guest(machine: PcLike, options: GuestOptions, streams: Streams) -> Outco
     check_steps(options.when)
     if sys.stdin.isatty():
         warn("Ctrl-A x ends the machine, Ctrl-A r resets it")
-    with recorded(machine, options.trace, options.trace_filter):
+    with recorded(machine, options.trace, options.trace_filter), watchable(machine, options.live):
         # made while recording: its timer is the host's, not the board's, and no event of the trace
         script = Script(machine, options.when, options.until)
         streams.copy.listener = script.saw_serial

@@ -14,6 +14,7 @@ from portvisor.cli.explain import explain_command
 from portvisor.cli.ioports import ioports
 from portvisor.cli.qtest import qtest
 from portvisor.cli.run import run
+from portvisor.cli.top import top
 from portvisor.cli.trace_formats import export_trace, import_trace
 from portvisor.cli.traces import diff, replay, report
 
@@ -26,7 +27,7 @@ def cli() -> None:
 
 TRACE_COMMANDS = (report, replay, diff, export_trace, import_trace)
 
-for command in (boot, run, ioports, engines, explain_command, qtest, *TRACE_COMMANDS):
+for command in (boot, run, ioports, engines, explain_command, qtest, top, *TRACE_COMMANDS):
     cli.add_command(command)
 
 

@@ -29,12 +29,13 @@ def boot_pc(
     portprobe: bool = False,
     trace: str | None = None,
     trace_filter: tuple[str, ...] = (),
+    live: str | None = None,
 ) -> int:
     """Run the demonstration; the exit status."""
     options = GuestOptions(
         engine=engine_name, memory=memory, serial="stdio", serial2="none", screen=False, debug=None,
         timeout=timeout, no_reboot=False, strict=False, when=(), until=None, screenshot=None,
-        trace=trace, trace_filter=trace_filter,
+        trace=trace, trace_filter=trace_filter, live=live,
     )  # fmt: skip
     with ExitStack() as stack:
         streams = Streams(options, stack)

@@ -95,6 +95,8 @@ class Machine:
         self._shadow: list[Rom] = []
         self.devices: list[Device] = []
         self.inputs: list[HostInput] = []
+        self.visitors: list[HostInput] = []
+        """Polled like `inputs`, but they give the guest nothing: a halted machine does not wait for them."""
         self.before_reset: list[Callable[[], None]] = []
         self.after_reset: list[Callable[[], None]] = []
         self.reset_limit: int | None = None
@@ -192,6 +194,11 @@ class Machine:
 
     # --- running --------------------------------------------------------------------------------------
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the last run ended; None before its end."""
+        return self._stop
+
     def reset(self) -> None:
         """RESET#: every device and the vCPU; shadowed firmware comes back, other RAM stays."""
         self.powered_off = None
@@ -256,7 +263,7 @@ class Machine:
         times = []
         if self._limit is not None:
             times.append(self._limit)
-        if self.inputs:
+        if self.inputs or self.visitors:
             times.append(time.monotonic_ns() + INPUT_POLL_NS)
         deadline = self.clock.next_deadline()
         if deadline is not None and isinstance(self.clock, WallClock):
@@ -331,8 +338,8 @@ class Machine:
         return self.clock.idle_until(deadline)
 
     def _poll_inputs(self, timeout: float) -> None:
-        live = [one for one in self.inputs if one.fileno() >= 0]
-        self.inputs[:] = live
+        self.inputs[:] = [one for one in self.inputs if one.fileno() >= 0]
+        live = [*self.inputs, *self.visitors]
         if not live:
             if timeout > 0:
                 time.sleep(timeout)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 from portvisor.ports.device import Device
@@ -338,9 +339,8 @@ class PortSpace:
 
     def _open_tables(self) -> None:
         """All tables as if nobody owned a port."""
-        read, write = self._nobody_reads, self._nobody_writes
-        open_reads: list[ReadEntry] = [(read, port) for port in range(TABLE_LENGTH)]
-        open_writes: list[WriteEntry] = [(write, port) for port in range(TABLE_LENGTH)]
+        open_reads: list[ReadEntry] = list(zip(repeat(self._nobody_reads), range(TABLE_LENGTH)))
+        open_writes: list[WriteEntry] = list(zip(repeat(self._nobody_writes), range(TABLE_LENGTH)))
         for reads, writes in zip(self.reads, self.writes, strict=True):
             reads[:] = open_reads
             writes[:] = open_writes
@@ -378,6 +378,11 @@ class PortSpace:
         self._observers.remove(observer)
         self._refresh(range(TABLE_LENGTH))
 
+    @property
+    def tapped(self) -> PortTap | None:
+        """What stands in front of all handlers."""
+        return self._tap
+
     def tap(self, tap: PortTap | None) -> None:
         """Put `tap` in front of all handlers, or take it away again."""
         self._tap = tap
@@ -387,7 +392,9 @@ class PortSpace:
             self._refresh(range(TABLE_LENGTH))
             return
         self._open_tables()
-        owned = {port for owners in self._owners.values() for port, owner in enumerate(owners) if owner}
+        owned = {
+            port for ranges in self._devices.values() for one in ranges for port in range(one.base, one.last + 1)
+        }
         self._refresh(_reaching(owned))
 
     def _observed_read(self, port: int, size: int) -> int:
