@@ -41,9 +41,7 @@ class SpaceRecording:
         self.batches: list[pa.RecordBatch] = []
         self.clock = RecordingVirtualClock()
         schema = Metadata().schema()
-        self.recorder = Recorder(
-            self.clock.core, space, self.batches.append, schema, wanted or TraceFilter(), lambda: None
-        )
+        self.recorder = Recorder(self.clock.core, space, self.batches.append, schema, wanted or TraceFilter())
         self.recorder.attach()
         self.clock.begin(Sink())
 

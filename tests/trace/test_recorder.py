@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from portvisor.kvm.api import Route
 from portvisor.ports import Device, Owner, PortRange, PortSpace
-from portvisor.trace.filters import parse_filter
+from portvisor.trace._tap import Recorder
+from portvisor.trace.filters import TraceFilter, parse_filter
+from portvisor.trace.recorder import Recorder as SpaceRecorder
+from portvisor.trace.schema import Kind, Metadata
 from trace_support import SpaceRecording
 
 
@@ -49,7 +55,8 @@ def test_an_access_has_port_value_device_and_register() -> None:
     out, read = recording.rows()
     expected = {
         "seq": 0, "time": 5, "vcpu": 0, "kind": "out", "port": 0x101, "size": 1, "count": 1, "value": 0x42,
-        "data": None, "device": "registers", "register": "HIGH", "depth": 0, "served": "device",
+        "data": None, "device": "registers", "register": "HIGH", "depth": 0, "served": None, "outcome": "done",
+        "rip": None,
     }  # fmt: skip
     assert {name: out[name] for name in expected} == expected
     assert (read["kind"], read["value"], read["seq"]) == ("in", 0x42, 1)
@@ -59,10 +66,10 @@ def test_the_pieces_of_a_split_access_come_before_it() -> None:
     space = space_with_registers()
     recording = SpaceRecording(space)
     space.write(0x100, 4, 0x44332211)
-    assert [(row["port"], row["size"], row["value"], row["depth"], row["served"]) for row in recording.rows()] == [
-        (0x100, 2, 0x2211, 1, "device"),
-        (0x102, 1, 0x33, 2, "device"),
-        (0x103, 1, 0x44, 2, "device"),
+    assert [(row["port"], row["size"], row["value"], row["depth"], row["outcome"]) for row in recording.rows()] == [
+        (0x100, 2, 0x2211, 1, "done"),
+        (0x102, 1, 0x33, 2, "done"),
+        (0x103, 1, 0x44, 2, "done"),
         (0x102, 2, 0x4433, 1, "split"),
         (0x100, 4, 0x44332211, 0, "split"),
     ]
@@ -92,7 +99,7 @@ def test_a_device_that_fails_is_noted_with_the_value_the_guest_gets() -> None:
     recording = SpaceRecording(space)
     assert space.read(0x103, 1) == 0xFF
     (row,) = recording.rows()
-    assert (row["value"], row["served"]) == (0xFF, "failed")
+    assert (row["value"], row["outcome"]) == (0xFF, "failed")
 
 
 def test_a_device_that_moves_is_recorded_at_its_new_ports() -> None:
@@ -193,3 +200,104 @@ def test_the_recorder_sees_what_an_observer_sees(accesses: list[tuple[bool, int,
         rows = recording.rows() if recording else []
         logs.append([tuple(row[name] for name in names) for row in rows] if recording else seen.log)
     assert logs[0] == [tuple(entry) for entry in logs[1]]
+
+
+def test_a_block_that_fails_is_noted_as_failed() -> None:
+    space = space_with_registers()
+    recording = SpaceRecording(space)
+    assert space.read_block(0x103, 1, 2) == b"\xff\xff"
+    (row,) = recording.rows()
+    assert (row["kind"], row["data"], row["outcome"]) == ("ins", b"\xff\xff", "failed")
+
+
+def test_rip_and_route_are_those_of_the_vcpu_at_the_access() -> None:
+    space = space_with_registers()
+    recording = SpaceRecording(space)
+    rip, route = bytearray(8), bytearray((Route.ENGINE,))
+    recording.clock.core.set_cpu(rip, route)
+    for number, kind in enumerate(Route):
+        rip[:] = (0xFFFF_FFFF_8000_0000 + number).to_bytes(8, "little")
+        route[0] = kind
+        space.read(0x101, 1)
+    recording.recorder.event(Kind.IRQ, "IRQ3", 1)
+    space.read(0x7000, 1)
+    assert [(row["rip"], row["served"]) for row in recording.rows()] == [
+        (0xFFFF_FFFF_8000_0000, None),
+        (0xFFFF_FFFF_8000_0001, "engine"),
+        (0xFFFF_FFFF_8000_0002, "exit"),
+        (None, "coalesced"),
+        (0xFFFF_FFFF_8000_0004, "emulator"),
+        (None, None),
+        (0xFFFF_FFFF_8000_0004, "unassigned"),
+    ]
+
+
+@pytest.mark.parametrize(("rip", "route"), [(bytes(7), bytes(1)), (bytes(8), bytes(2))])
+def test_what_is_no_rip_and_no_route_is_refused(rip: bytes, route: bytes) -> None:
+    core = Recorder(4)
+    with pytest.raises(ValueError, match="8 bytes of RIP and one of the route"):
+        core.set_cpu(rip, route)
+
+
+class SlowRecording(SpaceRecording):
+    """Batches of four records, each of which takes a moment to write."""
+
+    def __init__(self, space: PortSpace, pause: float, error: BaseException | None = None) -> None:
+        super().__init__(space)
+        self.recorder.detach()
+        core = Recorder(4)
+        core.set_source(lambda: 0)
+        self.pause, self.error = pause, error
+        self.recorder = SpaceRecorder(core, space, self._write, Metadata().schema(), TraceFilter())
+        self.recorder.attach()
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        if self.error:
+            raise self.error
+        time.sleep(self.pause)
+        self.batches.append(batch)
+
+
+def test_a_slow_writer_makes_the_guest_wait_and_loses_nothing() -> None:
+    space = space_with_registers()
+    recording = SlowRecording(space, 0.002)
+    for value in range(200):
+        space.write(0x101, 1, value)
+        if value % 5 == 0:
+            space.write_block(0x102, 1, bytes((value, value)))
+    recording.recorder.detach()
+    rows = [row for batch in recording.batches for row in batch.to_pylist()]
+    assert [row["seq"] for row in rows] == list(range(240))
+    assert [row["value"] for row in rows if row["kind"] == "out"] == list(range(200))
+    assert [row["data"] for row in rows if row["data"]] == [bytes((n, n)) for n in range(0, 200, 5)]
+    assert {len(batch) for batch in recording.batches} == {4}
+
+
+def test_a_writer_that_fails_does_not_hold_the_guest_up() -> None:
+    space = space_with_registers()
+    recording = SlowRecording(space, 0.0, OSError("disk full"))
+    for value in range(100):
+        space.write(0x101, 1, value)
+    recording.recorder.detach()
+    assert str(recording.recorder.failure) == "disk full"
+
+
+def test_records_are_written_soon_even_if_nothing_more_comes() -> None:
+    space = space_with_registers()
+    recording = SpaceRecording(space)
+    space.write(0x101, 1, 1)
+    limit = time.monotonic() + 20
+    while not recording.batches and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert len(recording.batches[0]) == 1
+
+
+def test_numbers_go_on_when_recording_begins_again() -> None:
+    space = space_with_registers()
+    recording = SpaceRecording(space)
+    space.read(0x101, 1)
+    recording.recorder.detach()
+    space.read(0x101, 1)
+    recording.recorder.attach()
+    space.read(0x101, 1)
+    assert [row["seq"] for row in recording.rows()] == [0, 1]

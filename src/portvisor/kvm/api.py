@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import Protocol
 
 from portvisor.kvm.abi import CpuidEntry, Regs, Sregs
@@ -51,6 +52,20 @@ class MemoryBus(Protocol):
         ...
 
 
+class Route(IntEnum):
+    """How a port access came to be served."""
+
+    UNKNOWN = 0
+    ENGINE = 1
+    """The guest stayed in the engine, which called the handler."""
+    EXIT = 2
+    """The guest was left (KVM_EXIT_IO)."""
+    COALESCED = 3
+    """The engine had queued the write; the guest is elsewhere by now."""
+    EMULATOR = 4
+    """The engine had the instruction done by our emulator."""
+
+
 class InterruptSource(Protocol):
     """A PIC as a vCPU sees it."""
 
@@ -69,6 +84,8 @@ class Vcpu(Protocol):
 
     kvm_run: memoryview
     """`struct kvm_run` and, one page further, the data of port I/O (KVM_PIO_PAGE_OFFSET)."""
+    rip: memoryview | None
+    """8 bytes: while a port access is served, the guest's RIP as the engine has it; None: not to be had cheaply."""
     immediate_exit: bool
     """Complete the pending I/O at the next `run()` and come back with INTR without executing the guest."""
 
@@ -137,6 +154,9 @@ class Vcpu(Protocol):
 
 class Vm(Protocol):
     """One virtual machine."""
+
+    route: bytearray
+    """One byte: the `Route` of the access that is being served, kept up by the engine."""
 
     def set_user_memory_region(
         self, slot: int, guest_phys_addr: int, memory: mmap.mmap, offset: int, size: int, readonly: bool = False

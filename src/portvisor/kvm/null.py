@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from portvisor.kvm.abi import PAGE_SIZE, CpuidEntry, Regs, Sregs
-from portvisor.kvm.api import EngineError, InterruptSource, MemoryBus, PortTables
+from portvisor.kvm.api import EngineError, InterruptSource, MemoryBus, PortTables, Route
 
 RUN_SIZE = 3 * PAGE_SIZE
 """kvm_run, its page of port data, and the ring of coalesced accesses."""
@@ -19,6 +19,7 @@ class NullVcpu:
     def __init__(self) -> None:
         self.kvm_run = memoryview(bytearray(RUN_SIZE))
         self.immediate_exit = False
+        self.rip: memoryview | None = None
         self.reset()
 
     def run(self) -> int:
@@ -79,6 +80,7 @@ class NullVm:
 
     def __init__(self) -> None:
         self.slots: dict[int, Slot] = {}
+        self.route = bytearray((Route.UNKNOWN,))
 
     def set_user_memory_region(
         self, slot: int, guest_phys_addr: int, memory: mmap.mmap, offset: int, size: int, readonly: bool = False

@@ -36,6 +36,8 @@ def budget(summary: Summary) -> list[BudgetLine]:
 def _advice(summary: Summary, use: PortUse, share: float) -> str:
     if use.accesses < MANY:
         return ""
+    if use.coalesced * 2 > use.accesses:
+        return "coalesced: good as it is"
     single = use.accesses - use.blocks
     if use.device == NOBODY:
         return "nobody answers: the guest probes or waits in vain"

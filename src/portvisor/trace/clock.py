@@ -12,10 +12,8 @@ from typing import Protocol
 from portvisor.ports import Clock, Timer, VirtualClock, WallClock
 from portvisor.trace._tap import Recorder
 
-CAPACITY = 1 << 15
+CAPACITY = 1 << 18
 """Records in a batch at most."""
-FLUSH_SECONDS = 0.5
-"""A batch is written after this time at the latest, if the guest does anything."""
 
 
 class TimerSink(Protocol):
@@ -31,7 +29,7 @@ class _Recorded(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Recorder(CAPACITY, FLUSH_SECONDS)
+        self.core = Recorder(CAPACITY)
         """Where events go; here because it also keeps the time of the event that is being served."""
         self._board_timers: dict[int, Timer] = {}
         self._sink: TimerSink | None = None

@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 
 def export_csv(trace: Trace, path: Path) -> int:
-    """One line a record, the columns of the trace; data in hexadecimal. The number of records."""
+    """One line a record, the columns of the trace; data and RIP in hexadecimal. The number of records."""
 
     def write(file: IO[str]) -> int:
         names = [name for name, _, _ in COLUMNS]
@@ -26,6 +26,7 @@ def export_csv(trace: Trace, path: Path) -> int:
         for record in trace.records():
             data = record["data"]
             record["data"] = "" if data is None else data.hex()
+            record["rip"] = _address(record["rip"])
             writer.writerow(["" if record[name] is None else record[name] for name in names])
             count += 1
         return count
@@ -66,10 +67,19 @@ def _events(trace: Trace, tracks: dict[str, int]) -> Iterator[Record]:
         arguments = {"value": f"{record['value']:#x}", "seq": record["seq"]}
         if record["port"] is not None:
             arguments |= {"port": f"{record['port']:#06x}", "size": record["size"], "count": record["count"]}
+        if record["rip"] is not None:
+            arguments["rip"] = _address(record["rip"])
+        if record["served"] is not None:
+            arguments["served"] = record["served"]
         yield {
             "name": name, "cat": record["kind"], "ph": "X", "pid": 1, "tid": track, "ts": time,
             "dur": record["host_ns"] / NS_PER_US, "args": arguments,
         }  # fmt: skip
+
+
+def _address(value: int | None) -> str | None:
+    """In hexadecimal: a spreadsheet, or JavaScript, would round so large a number."""
+    return None if value is None else f"{value:#x}"
 
 
 def _whole(path: Path, write: Callable[[IO[str]], int]) -> int:

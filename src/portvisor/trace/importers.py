@@ -293,7 +293,9 @@ def _batch(accesses: list[Access], start: int, origin: int, schema: pa.Schema) -
         "device": [one.device for one in accesses],
         "register": [""] * size,
         "depth": [0] * size,
-        "served": ["device"] * size,
+        "rip": [None] * size,
+        "served": [None] * size,
+        "outcome": [None if one.port is None else "done" for one in accesses],
     }
     arrays = [_array(columns[field.name], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

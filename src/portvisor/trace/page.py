@@ -164,6 +164,24 @@ def _budget(summary: Summary) -> str:
     return _scroll("Exit budget", _table(heads, rows))
 
 
+def _served(summary: Summary) -> str:
+    if not summary.served:
+        return '<p class="note">The trace does not say.</p>'
+    total = sum(summary.served.values())
+    rows = [(name, count, f"{count / total:.1%}") for name, count in summary.served.most_common()]
+    return _table(("Served", "Accesses", "Share"), rows)
+
+
+def _places(summary: Summary) -> str:
+    if not summary.places:
+        return '<p class="note">The trace does not say.</p>'
+    rows = [
+        (f"{rip:#x}", f"{port:04x}", summary.ports[port].device, count)
+        for (rip, port), count in summary.places.most_common(TABLE_ROWS)
+    ]
+    return _scroll("Where in the guest", _table(("RIP", "Port", "Device", "Accesses"), rows))
+
+
 def _registers(summary: Summary) -> str:
     rows = [(*key, count) for key, count in summary.registers.most_common(TABLE_ROWS)]
     return _scroll("Busiest registers", _table(("Device", "Register", "Kind", "Accesses"), rows))
@@ -186,6 +204,8 @@ SECTIONS = (
     ("timeline", "Devices over time", _timeline),
     ("map", "Port map", _port_map),
     ("budget", "Exit budget", _budget),
+    ("served", "How accesses were served", _served),
+    ("places", "Where in the guest", _places),
     ("registers", "Busiest registers", _registers),
     ("latency", "Latency", _latency),
     ("interrupts", "Interrupts", _interrupts),

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from portvisor.trace.errors import TraceError
-from portvisor.trace.schema import Metadata
+from portvisor.trace.schema import FORMAT_VERSION, Metadata
+from portvisor.trace.upgrade import columns_of_1, upgrade, upgraded_schema
 
 PARQUET_MAGIC = b"PAR1"
 BATCH = 1 << 16
@@ -54,6 +55,9 @@ class Trace:
         except (pa.ArrowException, OSError, EOFError) as error:
             raise TraceError(f"{self.path}: neither Parquet nor an Arrow stream ({_line(error)})") from None
         self.metadata = Metadata.of(self.schema, str(self.path))
+        self._is_old = self.metadata.version < FORMAT_VERSION
+        if self._is_old:
+            self.schema = upgraded_schema(self.schema)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The records in order, some thousand at a time.
@@ -61,6 +65,13 @@ class Trace:
         Raises:
             TraceError: the file is damaged.
         """
+        if not self._is_old:
+            yield from self._stored(columns)
+            return
+        for batch in self._stored(columns_of_1(columns)):
+            yield upgrade(batch, columns)
+
+    def _stored(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         if not self.finished:
             for batch in stream_batches(self.path):
                 yield batch.select(columns) if columns else batch

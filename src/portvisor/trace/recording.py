@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from portvisor.kvm.api import InterruptSource
 from portvisor.machines.machine import Machine
 from portvisor.machines.pc_like import PcLike
-from portvisor.ports import NS_PER_S, BlockBackend, Clock, WallClock
+from portvisor.ports import BlockBackend, WallClock
 from portvisor.ports.memory import MmioWindow
 from portvisor.trace.board import board_options, host_calls, images, serial_backends
-from portvisor.trace.clock import FLUSH_SECONDS, RecordingClock, RecordingVirtualClock, RecordingWallClock
+from portvisor.trace.clock import RecordingVirtualClock, RecordingWallClock
 from portvisor.trace.errors import TraceError
 from portvisor.trace.filters import TraceFilter
 from portvisor.trace.recorder import Recorder
@@ -51,9 +49,8 @@ class Recording:
         self._writer = TraceWriter(path, metadata)
         self.path = self._writer.path
         self._core = clock.core
-        self.recorder = Recorder(clock.core, machine.ports, self._write, self._writer.schema, wanted, self._first)
-        self._failure: OSError | None = None
-        self._clock: Clock = clock
+        self._core.set_cpu(machine.vcpu.rip, machine.vm.route)
+        self.recorder = Recorder(clock.core, machine.ports, self._writer.write, self._writer.schema, wanted)
         self._open = True
         self._watch_wires(machine)
         self._watch_memory(machine)
@@ -61,24 +58,7 @@ class Recording:
         machine.before_reset.insert(0, self._reset_begins)
         machine.after_reset.append(self._reset_done)
         self.recorder.attach()
-        self._begin(clock)
-
-    def _begin(self, clock: RecordingClock) -> None:
         clock.begin(self)
-        if isinstance(clock, WallClock):
-            self._flush_timer = clock.timer(self.recorder.flush, "trace")
-
-    def _first(self) -> None:
-        """A batch begins: it is written soon, even if nothing else comes."""
-        if self._open and isinstance(self._clock, WallClock):
-            self._flush_timer.arm(self._clock.now() + int(FLUSH_SECONDS * NS_PER_S))
-
-    def _write(self, batch: pa.RecordBatch) -> None:
-        if self._failure is None:
-            try:
-                self._writer.write(batch)
-            except OSError as error:
-                self._failure = error
 
     # --- events ---------------------------------------------------------------------------------------
 
@@ -192,9 +172,10 @@ class Recording:
         self._open = False
         self._mmio.tap = None
         self.recorder.detach()
+        self._core.set_cpu(None, None)
         try:
-            if self._failure is not None:
-                raise self._failure
+            if self.recorder.failure is not None:
+                raise self.recorder.failure
             self._writer.close()
         except OSError as error:
             raise TraceError(f"{self.path}: {error.strerror}; the trace ends where the space did") from None

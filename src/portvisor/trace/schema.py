@@ -17,7 +17,9 @@ import pyarrow as pa
 
 from portvisor.trace.errors import TraceError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had neither `rip` nor `outcome`, and in `served` the words device, split, unassigned and failed."""
+READABLE_VERSIONS = (1, FORMAT_VERSION)
 METADATA_KEY = b"portvisor"
 
 
@@ -49,8 +51,9 @@ PIECES = (Kind.IRQ, Kind.DMA, Kind.DISK)
 """Kinds that always belong to the next event."""
 
 FLAG_FAILED, FLAG_UNASSIGNED, FLAG_SPLIT = 1, 2, 4
-SERVED = ("device", "failed", "unassigned", "unassigned", "split", "failed", "unassigned", "unassigned")
-"""Name by flags."""
+"""Of `_tap`; so are the order of the next two and of `COLUMNS`."""
+SERVED = ("engine", "exit", "coalesced", "emulator", "unassigned")
+OUTCOMES = ("done", "split", "failed")
 
 # Signed numbers: pandas takes no others for categories.
 WORD = pa.dictionary(pa.int8(), pa.string())
@@ -60,6 +63,7 @@ COLUMNS = (
     ("time", pa.int64(), "guest clock in ns, as the devices saw it"),
     ("host_ns", pa.uint32(), "host time that the handler took, pieces included; 0: not measured"),
     ("vcpu", pa.uint8(), "virtual CPU"),
+    ("rip", pa.uint64(), "guest's RIP at a port access; null: not known"),
     ("kind", WORD, "in, out, ins, outs, irq, ack, timer, input, reset, dma, disk, mmio_in, mmio_out"),
     ("port", pa.uint16(), "port of an access"),
     ("size", pa.uint8(), "bytes of one element"),
@@ -69,10 +73,12 @@ COLUMNS = (
     ("device", NAME, "device; IRQn for a wire, the timer's name, the image's name"),
     ("register", NAME, "register in the data sheet's words; the call of an input"),
     ("depth", pa.uint8(), "0: what the guest did; more: a piece of a later record"),
-    ("served", WORD, "device, split, unassigned, failed"),
+    ("served", WORD, "how an access came to be served: engine, exit, coalesced, emulator, unassigned"),
+    ("outcome", WORD, "of an access: done, split, failed"),
 )
 
 
+NEW_IN_2 = ("rip", "outcome")
 TEXTS = ("source", "machine", "engine", "clock", "filters")
 """Fields of the description that are words."""
 
@@ -118,15 +124,17 @@ class Metadata:
             made = cls(**{name: values[name] for name in cls.__slots__})
         except (ValueError, KeyError, TypeError):
             raise TraceError(f"{path}: the trace's description is damaged") from None
-        if made.version != FORMAT_VERSION:
-            raise TraceError(f"{path}: trace format {made.version}; this portvisor reads {FORMAT_VERSION}")
+        if made.version not in READABLE_VERSIONS:
+            readable = " and ".join(map(str, READABLE_VERSIONS))
+            raise TraceError(f"{path}: trace format {made.version}; this portvisor reads {readable}")
         wrong = (not isinstance(made.options, dict), not isinstance(made.start, int))
         if any(wrong) or not all(isinstance(getattr(made, name), str) for name in TEXTS):
             raise TraceError(f"{path}: the trace's description is damaged")
-        missing = [name for name, _, _ in COLUMNS if name not in schema.names]
+        columns = [column for column in COLUMNS if made.version > 1 or column[0] not in NEW_IN_2]
+        missing = [name for name, _, _ in columns if name not in schema.names]
         if missing:
             raise TraceError(f"{path}: columns are missing: {', '.join(missing)}")
-        for name, kind, _ in COLUMNS:
+        for name, kind, _ in columns:
             found = schema.field(name).type
             if found != kind and not (pa.types.is_dictionary(kind) and _is_name(found)):
                 raise TraceError(f"{path}: column {name} holds {found}, expected {kind}")

@@ -33,6 +33,8 @@ class PortUse:
     host_ns: int = 0
     registers: Counter[str] = field(default_factory=Counter)
     blocks: int = 0
+    coalesced: int = 0
+    """Writes that the engine queued up: no exits."""
 
     @property
     def accesses(self) -> int:
@@ -51,6 +53,10 @@ class Summary:
     first: int = 0
     last: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
+    served: Counter[str] = field(default_factory=Counter)
+    """Accesses by how they came to be served, as far as the trace says."""
+    places: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Accesses by (RIP, port), as far as the trace says."""
     devices: Counter[str] = field(default_factory=Counter)
     """Accesses by device."""
     device_host_ns: Counter[str] = field(default_factory=Counter)
@@ -79,7 +85,9 @@ class Summary:
         return (self.last - self.first) / NS_PER_S
 
 
-COLUMNS = ["time", "kind", "port", "size", "count", "value", "device", "register", "depth", "served", "host_ns"]
+COLUMNS = [
+    "time", "rip", "kind", "port", "size", "count", "value", "device", "register", "depth", "served", "host_ns"
+]  # fmt: skip
 
 
 class _Timeline:
@@ -156,6 +164,10 @@ def _add_accesses(result: Summary, table: pa.Table, line: _Timeline) -> None:
     grouped = whole.group_by(keys).aggregate([([], "count_all"), ("host_ns", "sum"), ("count", "sum")])
     for row in grouped.to_pylist():
         _add_port(result, row)
+    for name, count in _counted(whole.filter(pc.is_valid(whole["served"])), ["served"]):
+        result.served[name] += count
+    for rip, port, count in _counted(whole.filter(pc.is_valid(whole["rip"])), ["rip", "port"]):
+        result.places[rip, port] += count
     for port, size, kind, count in _counted(
         accesses.filter(pc.equal(accesses["served"], "unassigned")), ["port", "size", "kind"]
     ):
@@ -176,6 +188,8 @@ def _add_port(result: Summary, row: dict[str, Any]) -> None:
         use.writes += count
     if kind in ("ins", "outs"):
         use.blocks += count
+    if row["served"] == "coalesced":
+        use.coalesced += count
     use.elements += row["count_sum"]
     use.host_ns += row["host_ns_sum"]
     if register:

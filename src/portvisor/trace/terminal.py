@@ -45,6 +45,8 @@ def print_report(console: Console, summary: Summary, rows: int = ROWS) -> None:
         _devices(summary),
         _registers(summary, rows),
         _budget(summary, rows),
+        _served(summary),
+        _places(summary, rows),
         _interrupts(summary),
         _unassigned(summary, rows),
     ):
@@ -91,6 +93,21 @@ def _budget(summary: Summary, rows: int) -> Table:
             f"{use.port:#06x}", escape(use.device), f"{use.reads:,}", f"{use.writes:,}", f"{line.share:.1%}", mean,
             line.advice,
         )  # fmt: skip
+    return table
+
+
+def _served(summary: Summary) -> Table:
+    table = _table("How accesses were served", ("served", False), ("accesses", True), ("share", True))
+    total = sum(summary.served.values())
+    for name, count in summary.served.most_common():
+        table.add_row(name, f"{count:,}", f"{count / total:.1%}")
+    return table
+
+
+def _places(summary: Summary, rows: int) -> Table:
+    table = _table("Where in the guest", ("RIP", True), ("port", True), ("device", False), ("accesses", True))
+    for (rip, port), count in summary.places.most_common(rows):
+        table.add_row(f"{rip:#x}", f"{port:#06x}", escape(summary.ports[port].device), f"{count:,}")
     return table
 
 

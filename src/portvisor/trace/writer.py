@@ -39,14 +39,12 @@ class TraceWriter:
         self.path = Path(path)
         self.schema = metadata.schema()
         self._stream_path = stream_path(self.path)
-        self._file = self._stream_path.open("wb")
+        self._file = pa.OSFile(str(self._stream_path), "wb")  # unbuffered, and needs no interpreter lock
         self._stream = pa.ipc.new_stream(self._file, self.schema)
-        self._file.flush()
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a batch; it is readable from now on, whatever happens to this process."""
         self._stream.write_batch(batch)
-        self._file.flush()
 
     def close(self) -> None:
         """Complete the file."""

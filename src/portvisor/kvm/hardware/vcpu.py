@@ -21,6 +21,7 @@ from portvisor.kvm.abi import (
     RUN_READY_FOR_INTERRUPT_INJECTION,
     RUN_REQUEST_INTERRUPT_WINDOW,
     RUN_SYNC_REGS,
+    RUN_SYNC_RIP,
     CpuidEntry,
     ExitReason,
     Regs,
@@ -72,6 +73,7 @@ class HardwareVcpu:
         """`run` has to look at what is not done at every entry: the thread, the interrupt source."""
         self._signature = SIGNATURE_BEFORE_CPUID
         self._synced = abilities.sync_regs & KVM_SYNC_X86_REGS
+        self.rip = self.kvm_run[RUN_SYNC_RIP : RUN_SYNC_RIP + 8] if self._synced else None
         if self._synced:
             self._start_sync()
         self._power_on = PowerOnState(fd, abilities.msrs)

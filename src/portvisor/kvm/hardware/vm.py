@@ -8,7 +8,7 @@ import struct
 
 from portvisor.kvm import abi
 from portvisor.kvm.abi import PAGE_SIZE
-from portvisor.kvm.api import EngineError, MemoryBus, PortTables
+from portvisor.kvm.api import EngineError, MemoryBus, PortTables, Route
 from portvisor.kvm.hardware import calls
 from portvisor.kvm.hardware.abilities import Abilities
 from portvisor.kvm.hardware.coalesced import CoalescedRing, Write
@@ -39,6 +39,7 @@ class HardwareVm:
         self._vcpus: list[HardwareVcpu] = []
         self._ring: CoalescedRing | None = None
         self._ring_indices = _NO_RING
+        self.route = bytearray((Route.EXIT,))
         self._write_memory: Write = _drop
 
     # --- memory -------------------------------------------------------------------------------------
@@ -111,7 +112,11 @@ class HardwareVm:
     def drain_coalesced(self, write: Write) -> None:
         indices = self._ring_indices
         if indices[0] != indices[1] and self._ring is not None:
-            self._ring.drain(write, self._write_memory)
+            self.route[0] = Route.COALESCED
+            try:
+                self._ring.drain(write, self._write_memory)
+            finally:
+                self.route[0] = Route.EXIT
 
     def ioeventfd(
         self, fd: int, port: int, size: int, datamatch: int | None = None, deassign: bool = False

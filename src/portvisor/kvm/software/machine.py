@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Callable, Sequence
 
 from portvisor.kvm import abi
-from portvisor.kvm.api import EngineError, InterruptSource, MemoryBus, PortTables
+from portvisor.kvm.api import EngineError, InterruptSource, MemoryBus, PortTables, Route
 from portvisor.kvm.software.io_bus import IoBus
 from portvisor.kvm.software.unicorn_x86 import unicorn_x86_ops
 from portvisor.kvm.software.vendor import Processor, VendorOps
@@ -69,6 +69,7 @@ class SoftwareVm:
         self._processor: Processor | None = ops.vm_init(self._run)
         self._vcpu: SoftwareVcpu | None = None
         self._bus = IoBus()
+        self.route = bytearray((Route.EXIT,))
 
     def _open(self) -> Processor:
         if self._processor is None:
@@ -83,11 +84,12 @@ class SoftwareVm:
     def create_vcpu(self, vcpu_id: int) -> SoftwareVcpu:
         if vcpu_id or self._vcpu is not None:
             raise EngineError("the software engine has one virtual CPU a machine, number 0")
-        self._vcpu = SoftwareVcpu(self._ops, self._open(), self._run)
+        self._vcpu = SoftwareVcpu(self._ops, self._open(), self._run, self.route)
         return self._vcpu
 
     def serve_ports(self, tables: PortTables) -> bool:
         self._ops.serve_ports(self._open(), tables)
+        self.route[0] = Route.ENGINE
         return True
 
     def serve_memory(self, bus: MemoryBus) -> bool:
@@ -103,7 +105,11 @@ class SoftwareVm:
         return True
 
     def drain_coalesced(self, write: Callable[[int, int, int], None]) -> None:
-        self._bus.drain(write)
+        before, self.route[0] = self.route[0], Route.COALESCED
+        try:
+            self._bus.drain(write)
+        finally:
+            self.route[0] = before
 
     def ioeventfd(
         self, fd: int, port: int, size: int, datamatch: int | None = None, deassign: bool = False
@@ -136,10 +142,12 @@ class SoftwareVcpu:
     `set_regs` only while the guest is stopped.
     """
 
-    def __init__(self, ops: VendorOps, processor: Processor, run: mmap.mmap) -> None:
+    def __init__(self, ops: VendorOps, processor: Processor, run: mmap.mmap, route: bytearray) -> None:
         self._ops = ops
         self._processor: Processor | None = processor
+        self._route = route
         self.kvm_run = memoryview(run)
+        self.rip: memoryview | None = self.kvm_run[abi.RUN_SYNC_RIP : abi.RUN_SYNC_RIP + 8]
 
     def _open(self) -> Processor:
         if self._processor is None:
@@ -158,8 +166,15 @@ class SoftwareVcpu:
     def run(self) -> int:
         processor = self._open()
         while (reason := self._ops.vcpu_run(processor)) > LAST_KVM_EXIT:
-            self._ops.handle_exit(processor, reason)
+            self._emulate(processor, reason)
         return reason
+
+    def _emulate(self, processor: Processor, reason: int) -> None:
+        before, self._route[0] = self._route[0], Route.EMULATOR
+        try:
+            self._ops.handle_exit(processor, reason)
+        finally:
+            self._route[0] = before
 
     def kick(self) -> None:
         if self._processor is not None:

@@ -221,12 +221,19 @@ static _Noreturn void leave_for_io(Cpu *c, int kind, uint32_t port, int size, ui
 }
 
 
+/* Where KVM has the registers of an exit: for a recorder, which has to know cheaply. */
+static void show_rip(Cpu *c)
+{
+    U64(c->run, RUN_SYNC_RIP) = U64(c->env, ENV_EIP);
+}
+
 static uint32_t on_in(void *uc, uint32_t port, int size, void *user)
 {
     Cpu *c = user;
     uint64_t answer;
     uint32_t value;
     (void)uc;
+    show_rip(c);
     Instruction insn = decode(c, linear_rip(c));
     if (!insn.string)
         check_allowed(c, &insn, port, size);
@@ -251,6 +258,7 @@ static void on_out(void *uc, uint32_t port, int size, uint32_t value, void *user
     Cpu *c = user;
     uint64_t ignored;
     (void)uc;
+    show_rip(c);
     Instruction insn = decode(c, linear_rip(c));
     if (!insn.string)
         check_allowed(c, &insn, port, size);

@@ -31,7 +31,8 @@ enum { /* linux/kvm.h: exit reasons, and ours beyond them */
 };
 enum { /* struct kvm_run */
     RUN_REQUEST_INTERRUPT_WINDOW = 0, RUN_IMMEDIATE_EXIT = 1, RUN_EXIT_REASON = 8, RUN_READY_FOR_INJECTION = 12,
-    RUN_IF_FLAG = 13, RUN_FLAGS = 14, RUN_CR8 = 16, RUN_UNION = 32, RUN_MMIO_DATA = 40, PIO_DATA = PAGE,
+    RUN_IF_FLAG = 13, RUN_FLAGS = 14, RUN_CR8 = 16, RUN_UNION = 32, RUN_MMIO_DATA = 40, RUN_SYNC_RIP = 432,
+    PIO_DATA = PAGE,
     RUN_SIZE = 3 * PAGE,
 };
 enum { INTERNAL_ERROR_EMULATION = 1, CPUID_SIGNIFICANT_INDEX = 1 };
