@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import weakref
+from typing import NamedTuple
 
 import pyarrow as pa
 import pytest
@@ -16,8 +17,8 @@ from portvisor.ports import Device, Owner, PortRange, PortSpace
 from portvisor.trace._tap import Recorder
 from portvisor.trace.filters import TraceFilter, parse_filter
 from portvisor.trace.recorder import Recorder as SpaceRecorder
-from portvisor.trace.schema import Kind, Metadata
-from trace_support import SpaceRecording
+from portvisor.trace.schema import FLAG_FAILED, Kind, Metadata
+from trace_support import Row, SpaceRecording
 
 
 class Registers(Device):
@@ -83,6 +84,19 @@ def test_a_block_is_one_record_with_its_data() -> None:
     out, read = recording.rows()
     assert (out["kind"], out["count"], out["data"], out["register"]) == ("outs", 2, b"abcd", "LOW")
     assert (read["kind"], read["count"], read["data"]) == ("ins", 3, b"cdcdcd")
+
+
+def test_the_time_of_a_block_is_measured() -> None:
+    space = PortSpace()
+    device = Registers()
+    space.attach(device)
+    recording = SpaceRecording(space)
+    device.write_block = lambda offset, size, data: time.sleep(0.002)  # type: ignore[method-assign]
+    space.write_block(0x100, 1, b"ab")
+    recording.recorder.event(Kind.IRQ, "IRQ3", 1)
+    block, edge = recording.rows()
+    assert 2_000_000 <= block["host_ns"] < 4_000_000_000
+    assert edge["host_ns"] == 0
 
 
 def test_an_unassigned_port_reads_ones_and_has_no_device() -> None:
@@ -301,3 +315,69 @@ def test_numbers_go_on_when_recording_begins_again() -> None:
     recording.recorder.attach()
     space.read(0x101, 1)
     assert [row["seq"] for row in recording.rows()] == [0, 1]
+
+
+class Noted(NamedTuple):
+    """An event as it is given to the recorder."""
+
+    kind: Kind
+    port: int
+    size: int
+    value: int
+    data: bytes | None
+    failed: bool
+    rip: int
+    route: Route
+
+
+NOTED = st.builds(
+    Noted, st.sampled_from(Kind), st.integers(0, 0xFFFF), st.sampled_from((1, 2, 4)), st.integers(0, 0xFFFFFFFF),
+    st.none() | st.binary(max_size=8), st.booleans(), st.integers(0, (1 << 64) - 1), st.sampled_from(Route),
+)  # fmt: skip
+ACCESS_KINDS = (Kind.IN, Kind.OUT, Kind.INS, Kind.OUTS)
+
+
+def expected_row(number: int, one: Noted) -> Row:
+    access = one.kind in ACCESS_KINDS
+    sized = access or one.kind in (Kind.MMIO_IN, Kind.MMIO_OUT)
+    block = one.kind in (Kind.INS, Kind.OUTS) and one.data is not None
+    return {
+        "seq": number, "time": 0, "host_ns": 0, "vcpu": 0,
+        "rip": one.rip if access and one.route is not Route.COALESCED else None,
+        "kind": one.kind.name.lower(),
+        "port": one.port if access else None,
+        "size": one.size if sized else None,
+        "count": len(one.data or b"") // one.size if block else 1,
+        "value": one.value, "data": one.data, "device": "", "register": "", "depth": 0,
+        "served": one.route.name.lower() if sized and one.route else None,
+        "outcome": ("failed" if one.failed else "done") if sized else None,
+    }  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(NOTED, max_size=40))
+def test_columns_hold_what_was_noted(events: list[Noted]) -> None:
+    space = PortSpace()
+    recording = SpaceRecording(space)
+    core = recording.clock.core
+    rip, route = bytearray(8), bytearray(1)
+    core.set_cpu(rip, route)
+    for one in events:
+        rip[:], route[0] = one.rip.to_bytes(8, "little"), one.route
+        core.event(one.kind, one.port, one.size, one.value, 0, 0, one.data, FLAG_FAILED if one.failed else 0)
+    rows = recording.rows()
+    recording.recorder.detach()
+    for batch in recording.batches:
+        batch.validate(full=True)
+    assert rows == [expected_row(number, one) for number, one in enumerate(events)]
+
+
+def test_with_an_observer_beside_it_the_recorder_sees_the_same() -> None:
+    space = space_with_registers()
+    recording = SpaceRecording(space)
+    seen = Seen()
+    space.observe(seen)
+    space.write(0x100, 4, 0x44332211)
+    space.read(0x7000, 1)
+    names = ("kind", "port", "size", "value", "depth")
+    assert [tuple(row[name] for name in names) for row in recording.rows()] == seen.log

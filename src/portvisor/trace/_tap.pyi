@@ -29,7 +29,16 @@ class Recorder:
     ) -> None: ...
     def abandon(self) -> None: ...
     def event(
-        self, kind: int, port: int, size: int, value: int, device: int, register: int, data: bytes | None, /
+        self,
+        kind: int,
+        port: int,
+        size: int,
+        value: int,
+        device: int,
+        register: int,
+        data: bytes | None,
+        flags: int = 0,
+        /,
     ) -> None: ...
     def register(self, name: str, /) -> int: ...
     def open(self) -> None: ...

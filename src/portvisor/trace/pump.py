@@ -6,6 +6,7 @@ thread gives it up for a fraction of a millisecond a batch.
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Mapping
 
@@ -56,6 +57,7 @@ class Pump:
             self._thread = None
 
     def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the guest's thread's
         while True:
             try:
                 taken = self._core.next(FLUSH_SECONDS)

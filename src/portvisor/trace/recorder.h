@@ -25,7 +25,7 @@ enum { KIND_IN, KIND_OUT, KIND_INS, KIND_OUTS, KIND_MMIO_IN = 11, KIND_MMIO_OUT 
 enum { FLAG_FAILED = 1, FLAG_UNASSIGNED = 2, FLAG_SPLIT = 4, FLAG_RIP = 8, ROUTE_SHIFT = 4 };
 enum { ROUTE_COALESCED = 3 }; /* kvm.api.Route */
 enum { NS_PER_S = 1000000000, CALIBRATION_NS = 2000000, SYNC_NS = 100000 };
-enum { MAX_BLOCKS = 4, MAX_BLOB_BYTES = 16 << 20 };
+enum { MAX_BLOCKS = 4, MAX_BLOB_BYTES = 16 << 20, MAX_TIMED_DEPTH = 16 };
 
 typedef struct {
     int64_t time;
@@ -54,6 +54,7 @@ typedef struct {
     uint8_t flags; /* of every record */
     bool is_held, switching;
     int depth;
+    uint64_t begun[MAX_TIMED_DEPTH]; /* ticks at enter() of the events that are under way */
     int64_t held, start, sync_ns, last;
     uint64_t sync_ticks, sync_limit;
     double ns_per_tick;
@@ -293,8 +294,8 @@ static uint32_t keep_blob(Recorder *r, PyObject *data)
     return PyList_GET_SIZE(block->blobs);
 }
 
-/* (kind, port, size, value, device, register, data or None, flags) becomes a record. */
-static bool append_parsed(Recorder *r, PyObject *args)
+/* (kind, port, size, value, device, register, data or None, flags) becomes a record. begin: ticks; 0: takes no time. */
+static bool append_parsed(Recorder *r, PyObject *args, uint64_t begin)
 {
     unsigned kind, port, size, device, reg, flags = 0;
     unsigned long value;
@@ -313,7 +314,9 @@ static bool append_parsed(Recorder *r, PyObject *args)
     row.reg = reg;
     row.value = (uint32_t)value;
     row.flags = flags;
-    row.time = event_time(r, 0);
+    uint64_t end = begin ? ticks() : 0, taken = end - begin;
+    row.ticks = taken < UINT32_MAX ? taken : UINT32_MAX;
+    row.time = event_time(r, end);
     if (data != Py_None && !(row.data = keep_blob(r, data)))
         return false;
     append(r, row);
@@ -459,6 +462,8 @@ static PyObject *recorder_set_cpu(Recorder *r, PyObject *args)
 
 static PyObject *recorder_enter(Recorder *r, PyObject *Py_UNUSED(unused))
 {
+    if (r->depth < MAX_TIMED_DEPTH)
+        r->begun[r->depth] = ticks();
     r->depth++;
     Py_RETURN_NONE;
 }
@@ -466,7 +471,7 @@ static PyObject *recorder_enter(Recorder *r, PyObject *Py_UNUSED(unused))
 static PyObject *recorder_leave(Recorder *r, PyObject *args)
 {
     leave(r);
-    bool ok = append_parsed(r, args);
+    bool ok = append_parsed(r, args, r->depth < MAX_TIMED_DEPTH ? r->begun[r->depth] : 0);
     if (r->depth == 0)
         r->is_held = false;
     if (!ok)
@@ -484,7 +489,7 @@ static PyObject *recorder_abandon(Recorder *r, PyObject *Py_UNUSED(unused))
 
 static PyObject *recorder_event(Recorder *r, PyObject *args)
 {
-    if (!append_parsed(r, args))
+    if (!append_parsed(r, args, 0))
         return NULL;
     Py_RETURN_NONE;
 }

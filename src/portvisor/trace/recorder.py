@@ -14,6 +14,9 @@ from portvisor.trace.filters import TraceFilter
 from portvisor.trace.pump import Pump
 from portvisor.trace.schema import FLAG_FAILED, FLAG_SPLIT, FLAG_UNASSIGNED, Kind
 
+TapKey = tuple[Device | None, int, int, int, bool]
+"""Device, its offset, port, size, direction."""
+
 
 class Recorder:
     """The tap of one port space; gives a batch to `write` whenever it has one, in another thread."""
@@ -31,6 +34,7 @@ class Recorder:
         self.wanted = wanted
         self._space = space
         self._devices: dict[str, int] = {"": 0}
+        self._taps: dict[TapKey, _tap.Tap] = {}
         self.core.register("")
         self._wanted_kinds = {kind: wanted.wants_kind(kind) for kind in Kind}
         self._pump = Pump(core, write, schema, self._devices)
@@ -49,6 +53,7 @@ class Recorder:
     def detach(self) -> None:
         """Give the tables back and write what waits."""
         self._space.tap(None)
+        self._taps.clear()
         self._pump.stop()
 
     def flush(self) -> None:
@@ -60,12 +65,12 @@ class Recorder:
     def read_entry(self, port: int, size: int, owner: Owner | None, entry: ReadEntry) -> ReadEntry:
         if not self._wanted_access(Kind.IN, port, size, owner):
             return entry
-        return (self._tap(owner, port, size, entry[0], write=False), entry[1])
+        return (self._tap_of(owner, port, size, entry[0], write=False), entry[1])
 
     def write_entry(self, port: int, size: int, owner: Owner | None, entry: WriteEntry) -> WriteEntry:
         if not self._wanted_access(Kind.OUT, port, size, owner):
             return entry
-        return (self._tap(owner, port, size, entry[0], write=True), entry[1])  # type: ignore[return-value]
+        return (self._tap_of(owner, port, size, entry[0], write=True), entry[1])  # type: ignore[return-value]
 
     def open_read(self, function: Callable[[int, int], int]) -> Callable[[int, int], int]:
         return self._open_tap(function, write=False) if self._wants_open(Kind.IN) else function
@@ -89,8 +94,18 @@ class Recorder:
             return False
         return self.wanted.wants_ports(port, size) and self.wanted.wants_device(owner.device.name if owner else "")
 
-    def _tap(
+    def _tap_of(
         self, owner: Owner | None, port: int, size: int, function: Callable[..., Any], *, write: bool
+    ) -> _tap.Tap:
+        """The one that was made before, if so: with observers an entry is asked for at every access."""
+        key = (owner.device if owner else None, owner.offset if owner else 0, port, size, write)
+        made = self._taps.get(key)
+        if made is None:
+            made = self._taps[key] = self._new_tap(owner, port, size, function, write)
+        return made
+
+    def _new_tap(
+        self, owner: Owner | None, port: int, size: int, function: Callable[..., Any], write: bool
     ) -> _tap.Tap:
         if owner is None:
             return _tap.Tap(self.core, function, None, port, size, 0, 0, FLAG_SPLIT, write, None)

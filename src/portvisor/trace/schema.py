@@ -61,7 +61,7 @@ NAME = pa.dictionary(pa.int16(), pa.string())
 COLUMNS = (
     ("seq", pa.int64(), "number of the record"),
     ("time", pa.int64(), "guest clock in ns, as the devices saw it"),
-    ("host_ns", pa.uint32(), "host time that the handler took, pieces included; 0: not measured"),
+    ("host_ns", pa.uint32(), "host time in ns that the event took, pieces included; 0: takes none"),
     ("vcpu", pa.uint8(), "virtual CPU"),
     ("rip", pa.uint64(), "guest's RIP at a port access; null: not known"),
     ("kind", WORD, "in, out, ins, outs, irq, ack, timer, input, reset, dma, disk, mmio_in, mmio_out"),
