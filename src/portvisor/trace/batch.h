@@ -4,8 +4,8 @@
 
 #include "recorder.h"
 
-enum { ALIGNMENT = 64 }; /* that Arrow wants */
-enum { SERVED_UNASSIGNED = 4 };       /* behind the routes but ROUTE_UNKNOWN */
+enum { ALIGNMENT = 64 };        /* that Arrow wants */
+enum { SERVED_UNASSIGNED = 4 }; /* behind the routes but ROUTE_UNKNOWN */
 enum { OUTCOME_DONE, OUTCOME_SPLIT, OUTCOME_FAILED };
 
 /* The columns of schema.COLUMNS, in its order: name, type of an element. */
@@ -258,12 +258,16 @@ static PyObject *describe_batch(Batch *b)
     PyObject *columns = PyList_New(0);
     bool good = columns != NULL;
 #define DESCRIBE(name, valid, nulls) \
-    good = good && describe_column(columns, b, b->name, (b->rows + 1) * sizeof *b->name, valid, nulls);
+    good = good && describe_column(columns, b, b->name, entries * sizeof *b->name, valid, nulls);
 #define PLAIN(name) DESCRIBE(name, never, 0)
 #define OPTIONAL(name) DESCRIBE(name, b->name##_valid, b->name##_nulls)
+    Py_ssize_t entries = b->rows;
     PLAIN(seq) PLAIN(time) PLAIN(host_ns) PLAIN(vcpu) OPTIONAL(rip) PLAIN(kind) OPTIONAL(port) OPTIONAL(size)
-    PLAIN(count) PLAIN(value) OPTIONAL(data) PLAIN(device) PLAIN(reg) PLAIN(depth) OPTIONAL(served)
-    OPTIONAL(outcome)
+    PLAIN(count) PLAIN(value)
+    entries = b->rows + 1; /* offsets: one more than records */
+    OPTIONAL(data)
+    entries = b->rows;
+    PLAIN(device) PLAIN(reg) PLAIN(depth) OPTIONAL(served) OPTIONAL(outcome)
 #undef DESCRIBE
 #undef PLAIN
 #undef OPTIONAL
