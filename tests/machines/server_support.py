@@ -27,7 +27,7 @@ from portvisor.kvm.select import open_engine
 from portvisor.machines.outcome import Outcome
 from portvisor.machines.poweredge import PowerEdge, PowerEdgeOptions
 from portvisor.machines.poweredge_acpi import Variant
-from portvisor.ports import BlockBackend, BufferedChar
+from portvisor.ports import BlockBackend, BufferedChar, Clock
 from support import missing
 
 MIB = 1 << 20
@@ -76,6 +76,7 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     records: MemoryRecords = field(default_factory=MemoryRecords)
     engine: str = "software"
+    clock: Clock | None = None
 
     def __post_init__(self) -> None:
         self.console, self.second = BufferedChar(), BufferedChar()
@@ -95,6 +96,7 @@ class Server:
                 ssata=self.ssata,
                 records=self.records,
             ),
+            self.clock,
         )
         self.machine.on_message = self.messages.append
 

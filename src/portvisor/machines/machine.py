@@ -55,6 +55,18 @@ class HostInput(Protocol):
         ...
 
 
+class SnapshotTap(Protocol):
+    """Told about the snapshots of a machine, to record them."""
+
+    def taken(self, identity: object) -> None:
+        """A snapshot was taken."""
+        ...
+
+    def restore(self, identity: object, restore_devices: Callable[[], None]) -> None:
+        """A snapshot is being put back: have the devices restored."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rom:
     """Firmware that RESET# brings back: `data` at `base`, in guest RAM."""
@@ -104,6 +116,7 @@ class Machine:
         self.resets = 0
         self.powered_off: Outcome | None = None
         """How the machine was switched off, until a reset or a restored snapshot switches it on."""
+        self.snapshot_tap: SnapshotTap | None = None
         self._stop: Outcome | None = None
         self._reset_wanted: str | None = None
         self._interrupts: InterruptSource | None = None

@@ -286,11 +286,15 @@ class PowerEdge(PcLike):
         self.ram.write(TABLES_ADDRESS, content)
         structures = (smbios.bios("1.0", "01/01/2026"), smbios.system("PowerEdge-like server", "PV000001"))
         self.ram.write(SMBIOS_ADDRESS, smbios.build(structures, SMBIOS_ADDRESS))
-        self.chips.vga.set_text_mode()
-        self._number_buses()
+        self.prepare_chips()
         entry = self._loader.load()
         self.vcpu.set_sregs(entry.sregs)
         self.vcpu.set_regs(entry.regs)
+
+    def prepare_chips(self) -> None:
+        """Text mode and PCI resources: the state of the chips in which firmware starts a kernel."""
+        self.chips.vga.set_text_mode()
+        self._number_buses()
 
     def _number_buses(self) -> None:
         """Bus numbers and the memory window of the root ports, and COMMAND of everything."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from portvisor.kvm.api import EngineError
@@ -31,6 +32,8 @@ class MachineSnapshot:
     memory: tuple[bytes, ...]
     devices: tuple[Snapshot, ...]
     now: int
+    identity: object = field(default_factory=object, compare=False)
+    """Tells it from every other one."""
 
 
 def _savable(machine: Machine) -> SavableVcpu:
@@ -47,12 +50,15 @@ def take(machine: Machine) -> MachineSnapshot:
         EngineError: the engine cannot save its vCPU.
     """
     vcpu = _savable(machine)
-    return MachineSnapshot(
+    taken = MachineSnapshot(
         cpu=vcpu.save_state(),
         memory=tuple(bytes(region.view) for region in machine.ram.regions),
         devices=tuple(device.snapshot() for device in machine.devices),
         now=machine.clock.now(),
     )
+    if machine.snapshot_tap is not None:
+        machine.snapshot_tap.taken(taken.identity)
+    return taken
 
 
 def restore(machine: Machine, snapshot: MachineSnapshot) -> None:
@@ -70,8 +76,20 @@ def restore(machine: Machine, snapshot: MachineSnapshot) -> None:
     for region, content in zip(regions, snapshot.memory, strict=True):
         region.view[:] = content
         machine.vm.memory_written(region.base, region.end)
-    for device, saved in zip(machine.devices, snapshot.devices, strict=True):
-        device.restore(saved)
+    if machine.snapshot_tap is not None:
+        machine.snapshot_tap.restore(snapshot.identity, lambda: restore_devices(machine, snapshot.devices))
+    else:
+        restore_devices(machine, snapshot.devices)
     machine.powered_off = None
     vcpu.restore_state(snapshot.cpu)
     machine.vcpu.interrupt_changed()
+
+
+def restore_devices(machine: Machine, saved: Sequence[Snapshot]) -> None:
+    """Put the devices' part of a snapshot back.
+
+    Raises:
+        SnapshotError: the devices differ.
+    """
+    for device, snapshot in zip(machine.devices, saved, strict=True):
+        device.restore(snapshot)

@@ -4,54 +4,34 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from portvisor.backends.records import MemoryRecords
+from portvisor.devices.ide.ata_disk import AtaDisk
+from portvisor.devices.ide.atapi_cd import AtapiCd
+from portvisor.devices.ide.drive import Drive, Transport
+from portvisor.devices.ide.identify import Identity
 from portvisor.kvm.null import NullSystem
 from portvisor.machines.machine import Machine
-from portvisor.machines.pc import MIB, Pc, PcOptions
+from portvisor.machines.pc import FIRMWARE_UNIT, MIB, Pc, PcOptions
 from portvisor.machines.pc_like import PcLike
 from portvisor.machines.poweredge import PowerEdge, PowerEdgeOptions
 from portvisor.machines.poweredge_acpi import Variant
+from portvisor.machines.q35 import AHCI_PORTS, Q35, Q35Options
 from portvisor.ports import BlockBackend, BufferedChar, CharBackend, Clock
 from portvisor.trace.errors import TraceError
+from portvisor.trace.host import ImageMaker, image_of
 from portvisor.trace.schema import Metadata
 
-UART_CALLS = ("receive", "receive_break", "receive_bad", "set_modem_inputs")
-KEYBOARD_CALLS = ("press", "release", "tap", "type_text")
-MOUSE_CALLS = ("move", "press", "release")
 MAX_SECTORS = 1 << 32
 ROM_MAX = 1 << 20
+RECORD_MAX = 1 << 16
 
-HostCall = tuple[str, str, object]
-
-
-def host_calls(machine: PcLike) -> list[HostCall]:
-    """What the host may call on devices while the machine runs: (device, method, object)."""
-    calls: list[HostCall] = [("keyboard", call, machine.keyboard) for call in KEYBOARD_CALLS]
-    calls += [("mouse", call, machine.mouse) for call in MOUSE_CALLS]
-    calls += [(uart.name, call, uart) for uart in machine.chips.uarts for call in UART_CALLS]
-    return calls
+Options = Mapping[str, Any]
 
 
-def images(machine: Machine) -> list[tuple[str, BlockBackend]]:
-    """The images behind the drives, by name."""
-    found: list[tuple[str, BlockBackend]] = []
-    if isinstance(machine, Pc):
-        found += [(f"disk{number}", image) for number, image in enumerate(machine.options.disks)]
-        if machine.options.cdrom:
-            found.append(("cdrom", machine.options.cdrom))
-        floppies = enumerate(machine.options.floppies)
-        found += [(f"floppy{number}", image) for number, image in floppies if image]
-    elif isinstance(machine, PowerEdge):
-        found += [(f"sata{number}", image) for number, image in enumerate(machine.options.sata)]
-        found += [(f"ssata{number}", image) for number, image in enumerate(machine.options.ssata)]
-    return found
-
-
-def serial_backends(machine: Machine) -> Sequence[CharBackend | None]:
-    """What is behind the UARTs, COM1 first."""
-    return machine.options.serial if isinstance(machine, Pc | PowerEdge) else ()
+# --- what goes into the file ------------------------------------------------------------------------------
 
 
 def board_options(machine: Machine) -> dict[str, Any]:
@@ -59,7 +39,7 @@ def board_options(machine: Machine) -> dict[str, Any]:
     if isinstance(machine, Pc):
         return {
             **_common(machine),
-            "vga_bios": base64.b64encode(zlib.compress(machine.options.vga_bios)).decode(),
+            "vga_bios": _packed(machine.options.vga_bios),
             "disks": [_image_options(image) for image in machine.options.disks],
             "cdrom": _image_options(machine.options.cdrom) if machine.options.cdrom else None,
             "floppies": [_image_options(image) if image else None for image in machine.options.floppies],
@@ -70,13 +50,22 @@ def board_options(machine: Machine) -> dict[str, Any]:
             **_common(machine),
             "variant": machine.options.variant.value,
             "linux": machine.options.linux is not None,
+            "firmware": bool(machine.options.firmware),
+            "vga_bios": _packed(machine.options.vga_bios),
             "sata": [_image_options(image) for image in machine.options.sata],
             "ssata": [_image_options(image) for image in machine.options.ssata],
+            "records": [[number, _packed(data)] for number, data in machine.options.records.records.items()],
+        }
+    if isinstance(machine, Q35):
+        return {
+            **_common(machine),
+            "drives": [_drive_options(drive) for drive in machine.options.drives],
+            "boot": list(machine.options.boot),
         }
     return {}
 
 
-def _common(machine: Pc | PowerEdge) -> dict[str, Any]:
+def _common(machine: Pc | PowerEdge | Q35) -> dict[str, Any]:
     return {
         "memory": machine.options.memory,
         "base_time": machine.options.base_time,
@@ -84,67 +73,73 @@ def _common(machine: Pc | PowerEdge) -> dict[str, Any]:
     }
 
 
+def _packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
 def _image_options(image: BlockBackend) -> dict[str, Any]:
     return {"sectors": image.sectors, "read_only": image.read_only}
 
 
-class ReplayImage:
-    """An image whose content comes from the trace."""
-
-    def __init__(self, sectors: int, read_only: bool, read: Callable[[int, int], bytes]) -> None:
-        self.sectors = sectors
-        self.read_only = read_only
-        self._read = read
-
-    def read(self, sector: int, count: int) -> bytes:
-        return self._read(sector, count)
-
-    def write(self, sector: int, data: bytes) -> None:
-        """What the guest writes is not looked at."""
-
-    def flush(self) -> None:
-        """Nothing is kept."""
+def _drive_options(drive: Drive | None) -> dict[str, Any] | None:
+    """A drive by kind, identity and image."""
+    if not isinstance(drive, AtaDisk | AtapiCd):
+        return None
+    image, identity = image_of(drive), drive.identity
+    return {
+        "kind": "cdrom" if isinstance(drive, AtapiCd) else "disk",
+        "identity": [identity.model, identity.serial, identity.firmware],
+        "image": _image_options(image) if image else None,
+    }
 
 
-def build_board(metadata: Metadata, clock: Clock, read_image: Callable[[int, int], bytes]) -> PcLike:
+# --- and back ---------------------------------------------------------------------------------------------
+
+
+def build_board(metadata: Metadata, clock: Clock, make_image: ImageMaker) -> PcLike:
     """The machine that a trace is of, on an engine without a CPU.
 
     Raises:
         TraceError: no such machine, or its description is damaged.
     """
-    options = metadata.options
+    builder = BUILDERS.get(metadata.machine)
+    if builder is None:
+        raise TraceError(
+            f"the trace is of machine {metadata.machine or '(unknown)'!r}; it can be {', '.join(REPLAY_MACHINES)}"
+        )
     try:
-        if metadata.machine == "pc":
-            return _build_pc(options, clock, read_image)
-        if metadata.machine == "poweredge":
-            return _build_poweredge(options, clock, read_image)
+        return builder(metadata.options, clock, make_image)
     except (LookupError, TypeError, ValueError, AttributeError, zlib.error) as error:
         raise TraceError(f"the trace's machine cannot be built: {error!r}") from None
-    raise TraceError(
-        f"the trace is of machine {metadata.machine or '(unknown)'!r}; pc and poweredge can be replayed"
-    )
 
 
-def _images(described: list[dict[str, Any]], read: Callable[[int, int], bytes]) -> list[ReplayImage]:
-    return [ReplayImage(min(int(one["sectors"]), MAX_SECTORS), bool(one["read_only"]), read) for one in described]
+def _image(described: Options, make_image: ImageMaker) -> BlockBackend:
+    return make_image(min(int(described["sectors"]), MAX_SECTORS), bool(described["read_only"]))
 
 
-def _serial(options: dict[str, Any]) -> list[CharBackend | None]:
-    return [BufferedChar() if there else None for there in options.get("serial", (True, False))]
+def _images(described: Iterable[Options], make_image: ImageMaker) -> list[BlockBackend]:
+    return [_image(one, make_image) for one in described]
 
 
-def _build_pc(options: dict[str, Any], clock: Clock, read: Callable[[int, int], bytes]) -> PcLike:
+def _unpacked(text: str | None, limit: int = ROM_MAX) -> bytes:
+    return zlib.decompressobj().decompress(base64.b64decode(text), limit) if text else b""
+
+
+def _serial(options: Options, default: Sequence[bool]) -> list[CharBackend | None]:
+    return [BufferedChar() if there else None for there in options.get("serial", default)]
+
+
+def _build_pc(options: Options, clock: Clock, make_image: ImageMaker) -> PcLike:
     cdrom = options.get("cdrom")
-    packed = options.get("vga_bios")
     return Pc(
         NullSystem(),
         PcOptions(
             memory=options.get("memory", 64 * MIB),
-            vga_bios=zlib.decompressobj().decompress(base64.b64decode(packed), ROM_MAX) if packed else b"",
-            disks=_images(options.get("disks", []), read),
-            cdrom=_images([cdrom], read)[0] if cdrom else None,
-            floppies=[_images([one], read)[0] if one else None for one in options.get("floppies", [])],
-            serial=_serial(options),
+            vga_bios=_unpacked(options.get("vga_bios")),
+            disks=_images(options.get("disks", []), make_image),
+            cdrom=_image(cdrom, make_image) if cdrom else None,
+            floppies=[_image(one, make_image) if one else None for one in options.get("floppies", [])],
+            serial=_serial(options, (True, False)),
             base_time=options.get("base_time", 0.0),
             boot=options.get("boot", ("disk", "cdrom")),
         ),
@@ -152,26 +147,56 @@ def _build_pc(options: dict[str, Any], clock: Clock, read: Callable[[int, int], 
     )
 
 
-def _build_poweredge(options: dict[str, Any], clock: Clock, read: Callable[[int, int], bytes]) -> PcLike:
+def _build_poweredge(options: Options, clock: Clock, make_image: ImageMaker) -> PcLike:
+    records = MemoryRecords()
+    records.replace({int(number): _unpacked(data, RECORD_MAX) for number, data in options.get("records", [])})
     machine = PowerEdge(
         NullSystem(),
         PowerEdgeOptions(
             memory=options.get("memory", 512 * MIB),
             variant=Variant(options.get("variant", Variant.HONEST.value)),
-            serial=_serial(options),
-            sata=_images(options.get("sata", []), read),
-            ssata=_images(options.get("ssata", []), read),
+            firmware=bytes(FIRMWARE_UNIT) if options.get("firmware") else b"",
+            vga_bios=_unpacked(options.get("vga_bios")),
+            serial=_serial(options, (True, False)),
+            sata=_images(options.get("sata", []), make_image),
+            ssata=_images(options.get("ssata", []), make_image),
+            records=records,
             base_time=options.get("base_time", 0.0),
         ),
         clock,
     )
     if options.get("linux"):
-
-        def prepare() -> None:
-            """What the board does to its chips before it starts a kernel without firmware."""
-            machine.chips.vga.set_text_mode()
-            machine._number_buses()
-
-        machine.after_reset.append(prepare)
-        prepare()
+        machine.after_reset.append(machine.prepare_chips)
+        machine.prepare_chips()
     return machine
+
+
+def _build_q35(options: Options, clock: Clock, make_image: ImageMaker) -> PcLike:
+    return Q35(
+        NullSystem(),
+        Q35Options(
+            memory=options.get("memory", 128 * MIB),
+            serial=_serial(options, (True,)),
+            drives=[_drive(one, make_image) for one in options.get("drives", (None,) * AHCI_PORTS)],
+            boot=options.get("boot", ("disk", "cdrom")),
+            base_time=options.get("base_time", 0.0),
+        ),
+        clock,
+    )
+
+
+def _drive(described: Options | None, make_image: ImageMaker) -> Drive | None:
+    if described is None:
+        return None
+    identity, image = Identity(*described["identity"]), described["image"]
+    if described["kind"] == "disk":
+        return AtaDisk(_image(image, make_image), identity, Transport.SATA)
+    return AtapiCd(_image(image, make_image) if image else None, identity, Transport.SATA)
+
+
+BUILDERS: dict[str, Callable[[Options, Clock, ImageMaker], PcLike]] = {
+    "pc": _build_pc,
+    "poweredge": _build_poweredge,
+    "q35": _build_q35,
+}
+REPLAY_MACHINES = tuple(BUILDERS)

@@ -427,6 +427,7 @@ static PyObject *recorder_set_source(Recorder *r, PyObject *source)
     if (PyLong_Check(source)) {
         r->start = PyLong_AsLongLong(source);
         Py_CLEAR(r->source);
+        r->last = sample(r); /* a snapshot put back lies before what was noted last */
     } else {
         Py_XSETREF(r->source, Py_NewRef(source));
     }

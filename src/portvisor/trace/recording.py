@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from portvisor.kvm.api import InterruptSource
-from portvisor.machines.machine import Machine
 from portvisor.machines.pc_like import PcLike
-from portvisor.ports import BlockBackend, WallClock
+from portvisor.machines.poweredge import PowerEdge
+from portvisor.ports import WallClock
 from portvisor.ports.memory import MmioWindow
-from portvisor.trace.board import board_options, host_calls, images, serial_backends
+from portvisor.trace.board import board_options
 from portvisor.trace.clock import RecordingVirtualClock, RecordingWallClock
+from portvisor.trace.effects import BOARD, watch_image, watch_memory, watch_records, watch_requests
 from portvisor.trace.errors import TraceError
 from portvisor.trace.filters import TraceFilter
+from portvisor.trace.host import encode_call, host_calls, images, is_image, serial_backends
 from portvisor.trace.recorder import Recorder
 from portvisor.trace.schema import MMIO_DATA, Kind, Metadata
 from portvisor.trace.writer import TraceWriter
@@ -52,9 +53,12 @@ class Recording:
         self._core.set_cpu(machine.vcpu.rip, machine.vm.route)
         self.recorder = Recorder(clock.core, machine.ports, self._writer.write, self._writer.schema, wanted)
         self._open = True
+        self._resetting = False
+        self._snapshots: dict[object, int] = {}
         self._watch_wires(machine)
-        self._watch_memory(machine)
+        self._watch_surroundings(machine)
         self._watch_host(machine)
+        machine.snapshot_tap = self
         machine.before_reset.insert(0, self._reset_begins)
         machine.after_reset.append(self._reset_done)
         self.recorder.attach()
@@ -76,10 +80,30 @@ class Recording:
     def _reset_begins(self) -> None:
         if self._open:
             self._core.enter()
+            self._resetting = True
 
     def _reset_done(self) -> None:
         if self._open:
-            self.recorder.finish(Kind.RESET, "board")
+            self._resetting = False
+            self.recorder.finish(Kind.RESET, BOARD)
+
+    def taken(self, identity: object) -> None:
+        """A snapshot of the machine was taken."""
+        if self._open:
+            number = self._snapshots.setdefault(identity, len(self._snapshots) + 1)
+            self.recorder.event(Kind.INPUT, BOARD, name="take", data=encode_call((number,), {}))
+
+    def restore(self, identity: object, restore_devices: Callable[[], None]) -> None:
+        """One is put back; number 0 if it was taken before the recording began."""
+        if not self._open:
+            restore_devices()
+            return
+        self._core.enter()
+        try:
+            restore_devices()
+        finally:
+            data = encode_call((self._snapshots.get(identity, 0),), {})
+            self.recorder.finish(Kind.INPUT, BOARD, name="restore", data=data)
 
     def _watch_wires(self, machine: PcLike) -> None:
         def watch(number: int) -> Callable[[int], None]:
@@ -107,32 +131,20 @@ class Recording:
             self.recorder.finish(Kind.ACK, "pic", vector)
         return vector
 
-    def _watch_memory(self, machine: Machine) -> None:
-        """What devices read from guest memory and from images while they serve an event."""
-        inner = machine.ram.read
+    def _note(self, kind: Kind, device: str, value: int, name: str, data: bytes = b"") -> None:
+        """What a device did outside itself; a reset brings back memory that no replay has."""
+        if self._open and self._core.depth and not self._resetting:
+            self.recorder.event(kind, device, value, name, data)
 
-        def read(address: int, length: int) -> bytes:
-            data = inner(address, length)
-            if self._core.depth:
-                self.recorder.event(Kind.DMA, "memory", address, data=data)
-            return data
-
-        setattr(machine.ram, "read", read)  # noqa: B010  # devices hold this very object
+    def _watch_surroundings(self, machine: PcLike) -> None:
+        watch_requests(machine, self._note)
+        watch_memory(machine.ram, self._note)
+        for name, image in images(machine):
+            watch_image(name, image, self._note)
+        if isinstance(machine, PowerEdge):
+            watch_records(machine.options.records, self._note)
         self._mmio = machine.mmio
         self._mmio.tap = _MmioTap(self.recorder)
-        for name, image in images(machine):
-            self._watch_image(name, image)
-
-    def _watch_image(self, name: str, image: BlockBackend) -> None:
-        inner = image.read
-
-        def read(sector: int, count: int) -> bytes:
-            data = inner(sector, count)
-            if self._core.depth:
-                self.recorder.event(Kind.DISK, name, sector, data=data)
-            return data
-
-        setattr(image, "read", read)  # noqa: B010
 
     def _watch_host(self, machine: PcLike) -> None:
         for device, call, owner in host_calls(machine):
@@ -151,6 +163,8 @@ class Recording:
         def recorded(*arguments: Any, **named: Any) -> Any:
             if self._core.depth or not self._open:
                 return inner(*arguments, **named)
+            for medium in filter(is_image, arguments):
+                watch_image(device, medium, self._note)
             self._core.enter()
             try:
                 return inner(*arguments, **named)
@@ -225,9 +239,3 @@ class _Acknowledge:
 
     def acknowledge(self) -> int:
         return self._recording.acknowledged(self._source)
-
-
-def encode_call(arguments: tuple[Any, ...], named: dict[str, Any]) -> bytes:
-    """Arguments of a host's call as JSON; bytes as {"hex": ...}."""
-    plain = [{"hex": bytes(one).hex()} if isinstance(one, bytes | bytearray) else one for one in arguments]
-    return json.dumps([plain, named]).encode()

@@ -1,35 +1,58 @@
 """Feed a trace to the device models, without a CPU, and compare what they answer.
 
 Every event of the file is done again at its recorded time: accesses, expiring timers, acknowledge cycles, inputs of
-the host, resets. What devices read from guest memory and from images comes from the file. Compared are the value of
-every IN, the vector of every acknowledge, and the interrupt edges that an event causes, in order.
+the host, resets, snapshots. What devices read from guest memory and from images comes from the file. Compared are
+the value of every IN, the vector of every acknowledge, and everything that an event causes, in order: interrupt
+edges, what devices write to guest memory and images, requests for a reset or power-off.
 """
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from portvisor.devices.erst import RecordStore
 from portvisor.machines.pc_like import PcLike
-from portvisor.ports import ACCESS_SIZES
-from portvisor.trace.board import build_board, host_calls
+from portvisor.machines.poweredge import PowerEdge
+from portvisor.machines.snapshot import restore_devices
+from portvisor.ports import ACCESS_SIZES, SECTOR_SIZE, Snapshot
+from portvisor.trace.board import build_board
 from portvisor.trace.clock import ReplayClock
+from portvisor.trace.effects import (
+    BOARD,
+    DIGEST,
+    FAILED,
+    FLUSH,
+    LENGTH,
+    MEMORY,
+    READ,
+    RECORDS,
+    WRITE,
+    digest,
+    digest_of_records,
+    host_error,
+    watch_requests,
+)
 from portvisor.trace.errors import TraceError
+from portvisor.trace.filters import TraceFilter, parse_filter
+from portvisor.trace.host import decode_call, host_calls, images
 from portvisor.trace.reader import Trace
-from portvisor.trace.schema import KIND_NAMES, MMIO_DATA, Metadata
+from portvisor.trace.schema import KIND_NAMES, MMIO_DATA, Kind, Metadata
 
 BLOCK_MAX = 1 << 24
 """Bytes of a block at most: a segment's worth is 64 KiB."""
 CONTEXT = 8
 """Events shown before a divergence."""
 PIC_INPUTS = tuple(irq for irq in range(16) if irq != 2)
-PIECES = {"irq", "dma", "disk"}
+EFFECTS = {"irq": Kind.IRQ, "dma": Kind.DMA, "disk": Kind.DISK, "request": Kind.REQUEST}
+ANSWERS = ("dma", "disk")
 
 Record = dict[str, Any]
-Edge = tuple[str, int]
+Effect = tuple[str, str, int, str, bytes | int]
+"""Kind, device, value, name, and what tells its content: length of what was read, digest of what was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +70,30 @@ class ReplayResult:
 
     events: int = 0
     compared: int = 0
-    """Values, vectors and edge lists that were compared."""
+    """Values, vectors and lists of effects that were compared."""
     divergences: int = 0
     first: Divergence | None = None
     by_device: dict[str, int] = field(default_factory=dict)
     """Divergences by device."""
+
+
+class ReplayImage:
+    """An image whose content comes from the trace."""
+
+    def __init__(self, replay: Replay, sectors: int, read_only: bool, name: str = "") -> None:
+        self.sectors = sectors
+        self.read_only = read_only
+        self.name = name
+        self._replay = replay
+
+    def read(self, sector: int, count: int) -> bytes:
+        return self._replay.answer("disk", self.name, sector, count * SECTOR_SIZE)
+
+    def write(self, sector: int, data: bytes) -> None:
+        self._replay.absorb(self.name, sector, WRITE, digest(data))
+
+    def flush(self) -> None:
+        self._replay.absorb(self.name, 0, FLUSH)
 
 
 def describe_record(record: Record) -> str:
@@ -81,16 +123,16 @@ class Replay:
         """
         self.device = device
         self._foreign = metadata.source != "portvisor"
+        self._wanted = parse_filter([metadata.filters]) if metadata.filters else TraceFilter()
         self.result = ReplayResult()
         self.clock = ReplayClock(metadata.start)
-        self._content: dict[str, deque[Record]] = {"dma": deque(), "disk": deque()}
-        self._edges: list[Edge] = []
-        self.machine: PcLike = build_board(metadata, self.clock, self._read_image)
-        self._calls = {(name, call): getattr(owner, call) for name, call, owner in host_calls(self.machine)}
+        self._answers: dict[str, deque[Record]] = {kind: deque() for kind in ANSWERS}
+        self._effects: list[Effect] = []
+        self._resetting = False
+        self._snapshots: dict[int, tuple[Snapshot, ...]] = {}
         self._recent: deque[Record] = deque(maxlen=CONTEXT)
-        setattr(self.machine.ram, "read", self._read_memory)  # noqa: B010  # devices hold this very object
-        for number in PIC_INPUTS:
-            self.machine.chips.pic.input(number).watch(self._watch(f"IRQ{number}"))
+        self.machine: PcLike = build_board(metadata, self.clock, partial(ReplayImage, self))
+        self._connect()
         known = {one.name for one in self.machine.devices}
         if device is not None and device not in known:
             raise TraceError(
@@ -109,23 +151,88 @@ class Replay:
             "mmio_out": self._mmio_out,
         }
 
-    def _watch(self, name: str) -> Callable[[int], None]:
-        return lambda level: self._edges.append((name, level))
+    def _connect(self) -> None:
+        """Put the trace in the place of everything around the devices."""
+        machine = self.machine
+        self._calls = {(name, call): getattr(owner, call) for name, call, owner in host_calls(machine)}
+        self._calls |= {(BOARD, "take"): self._take, (BOARD, "restore"): self._restore}
+        setattr(machine.ram, "read", self._read_memory)  # noqa: B010  # devices hold this very object
+        setattr(machine.ram, "write", self._write_memory)  # noqa: B010
+        for name, image in images(machine):
+            if isinstance(image, ReplayImage):
+                image.name = name
+        if isinstance(machine, PowerEdge):
+            self._connect_records(machine.options.records)
+        watch_requests(machine, self._requested, obey=False)
+        for number in PIC_INPUTS:
+            machine.chips.pic.input(number).watch(self._watch(f"IRQ{number}"))
 
-    # --- what devices ask for -------------------------------------------------------------------------
+    def _connect_records(self, store: RecordStore) -> None:
+        inner = store.replace
+
+        def replace(records: Mapping[int, bytes]) -> None:
+            self.absorb(RECORDS, 0, WRITE, digest_of_records(records))
+            inner(records)
+
+        setattr(store, "replace", replace)  # noqa: B010
+
+    # --- what devices do outside themselves -----------------------------------------------------------
+
+    def _watch(self, name: str) -> Callable[[int], None]:
+        return lambda level: self._effects.append(("irq", name, level, "", 0))
+
+    def _requested(self, kind: Kind, device: str, value: int, name: str, data: bytes = b"") -> None:
+        self._effects.append((kind.name.lower(), device, value & 0xFFFFFFFF, name, data))
 
     def _read_memory(self, address: int, length: int) -> bytes:
-        return self._next("dma", address & 0xFFFFFFFF, length)
+        return self.answer("dma", MEMORY, address, length)
 
-    def _read_image(self, sector: int, count: int) -> bytes:
-        return self._next("disk", sector & 0xFFFFFFFF, count * 512)
+    def _write_memory(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        if not self._resetting:
+            self._effects.append(("dma", MEMORY, address & 0xFFFFFFFF, WRITE, digest(data)))
 
-    def _next(self, kind: str, where: int, length: int) -> bytes:
-        """The content the device read at this point; ones if it read something else then."""
-        waiting = self._content[kind]
-        if waiting and waiting[0]["value"] == where and len(waiting[0]["data"] or b"") == length:
-            return bytes(waiting.popleft()["data"])
-        return b"\xff" * length
+    def _next(self, kind: str, device: str, where: int, what: str) -> Record | None:
+        """The record of what a device does now, if it did that then."""
+        waiting = self._answers[kind]
+        if waiting:
+            record = waiting[0]
+            if record["value"] == where and record["device"] == device and record["register"].startswith(what):
+                return waiting.popleft()
+        return None
+
+    def answer(self, kind: str, device: str, where: int, length: int) -> bytes:
+        """What a device reads from memory or an image now; ones if it read something else then.
+
+        Raises:
+            OSError: the host failed then.
+        """
+        where &= 0xFFFFFFFF
+        self._effects.append((kind, device, where, READ, length))
+        record = self._next(kind, device, where, READ)
+        if record is not None and record["register"].endswith(FAILED):
+            raise host_error()
+        data = bytes(record["data"] or b"") if record else b""
+        return data if len(data) == length else b"\xff" * length
+
+    def absorb(self, device: str, where: int, what: str, content: bytes = b"") -> None:
+        """What a device writes to an image or has it flush.
+
+        Raises:
+            OSError: the host failed then.
+        """
+        where &= 0xFFFFFFFF
+        self._effects.append(("disk", device, where, what, content))
+        record = self._next("disk", device, where, what)
+        if record is not None and record["register"].endswith(FAILED):
+            raise host_error()
+
+    def _take(self, number: int) -> None:
+        self._snapshots[number] = tuple(device.snapshot() for device in self.machine.devices)
+
+    def _restore(self, number: int) -> None:
+        if number not in self._snapshots:
+            raise TraceError("a snapshot is put back that was taken before the recording began: replay ends here")
+        restore_devices(self.machine, self._snapshots[number])
 
     # --- events ----------------------------------------------------------------------------------------
 
@@ -133,7 +240,7 @@ class Replay:
         """Do all events; the result counts every divergence and keeps the first one."""
         pieces: list[Record] = []
         for record in records:
-            if record["depth"] or record["kind"] in PIECES:
+            if record["depth"] or record["kind"] in EFFECTS:
                 pieces.append(record)
             else:
                 self._event(record, pieces)
@@ -148,10 +255,10 @@ class Replay:
             )
         if record["port"] is not None and record["size"] not in ACCESS_SIZES:
             raise TraceError(f"record {record['seq']}: an access of {record['size']} bytes")
-        for kind, waiting in self._content.items():
+        for kind, waiting in self._answers.items():
             waiting.clear()
-            waiting.extend(piece for piece in pieces if piece["kind"] == kind)
-        self._edges.clear()
+            waiting.extend(piece for piece in pieces if piece["kind"] == kind and _is_answer(piece))
+        self._effects.clear()
         self.clock.rewind(record["time"])
         try:
             wrong = action(record)
@@ -163,7 +270,7 @@ class Replay:
         if self._compares(record):
             self.result.compared += 1
             if not self._foreign:
-                wrong = wrong or self._compare_edges(pieces)
+                wrong = wrong or self._compare_effects(pieces)
             if wrong:
                 self._diverged(record, wrong)
         self._recent.append(record)
@@ -177,11 +284,23 @@ class Replay:
             name = owner.device.name if owner else ""
         return bool(name == self.device)
 
-    def _compare_edges(self, pieces: list[Record]) -> str | None:
-        recorded = [(piece["device"], piece["value"]) for piece in pieces if piece["kind"] == "irq"]
-        if recorded == self._edges:
+    def _compare_effects(self, pieces: list[Record]) -> str | None:
+        recorded = [_effect_of(piece) for piece in pieces if piece["kind"] in EFFECTS]
+        replayed = [one for one in self._effects if self._was_recorded(one)]
+        if recorded == replayed:
             return None
-        return f"interrupt edges: recorded {_edges(recorded)}, replayed {_edges(self._edges)}"
+        edges = [[one for one in effects if one[0] == "irq"] for effects in (recorded, replayed)]
+        if edges[0] != edges[1]:
+            return f"interrupt edges: recorded {_edges(edges[0])}, replayed {_edges(edges[1])}"
+        place = next(
+            (i for i, pair in enumerate(zip(recorded, replayed, strict=False)) if pair[0] != pair[1]), None
+        )
+        place = min(len(recorded), len(replayed)) if place is None else place
+        return f"recorded {_describe_effect(recorded, place)}, replayed {_describe_effect(replayed, place)}"
+
+    def _was_recorded(self, effect: Effect) -> bool:
+        """Whether the recording's filter let such pieces pass."""
+        return self._wanted.wants_kind(EFFECTS[effect[0]]) and self._wanted.wants_device(effect[1])
 
     def _diverged(self, record: Record, what: str) -> None:
         self.result.divergences += 1
@@ -226,8 +345,8 @@ class Replay:
         call = self._calls.get((record["device"], record["register"]))
         if call is None:
             raise TraceError(f"record {record['seq']}: no input {record['device']}.{record['register']}")
-        positional, named = json.loads(record["data"] or b"[[], {}]")
-        call(*(bytes.fromhex(one["hex"]) if isinstance(one, dict) else one for one in positional), **named)
+        positional, named = decode_call(record["data"], partial(ReplayImage, self, name=record["device"]))
+        call(*positional, **named)
         return None
 
     def _mmio_in(self, record: Record) -> str | None:
@@ -240,7 +359,9 @@ class Replay:
         return None
 
     def _reset(self, _record: Record) -> str | None:
+        self._resetting = True
         self.machine.reset()
+        self._resetting = False
         return None
 
 
@@ -266,8 +387,41 @@ def _byte(data: bytes, place: int) -> str:
     return f"{data[place]:02x}" if place < len(data) else "nothing"
 
 
-def _edges(edges: list[Edge]) -> str:
-    return ", ".join(f"{name} {'up' if level else 'down'}" for name, level in edges) or "none"
+def _edges(edges: list[Effect]) -> str:
+    return ", ".join(f"{name} {'up' if level else 'down'}" for _, name, level, _, _ in edges) or "none"
+
+
+def _is_answer(piece: Record) -> bool:
+    """Whether the device took something from it: data, or success and failure of an image."""
+    return bool(piece["kind"] == "disk" or piece["register"] == READ)
+
+
+def _effect_of(piece: Record) -> Effect:
+    kind, name, data = piece["kind"], piece["register"], bytes(piece["data"] or b"")
+    if kind == "irq":
+        return kind, piece["device"], piece["value"], "", 0
+    what = name.removesuffix(FAILED)
+    content: bytes | int = data
+    if what == READ:
+        content = int.from_bytes(data[: LENGTH.size], "little") if name.endswith(FAILED) else len(data)
+    return kind, piece["device"], piece["value"], what, content
+
+
+def _describe_effect(effects: list[Effect], place: int) -> str:
+    if place >= len(effects):
+        return "nothing more"
+    kind, device, value, name, content = effects[place]
+    if kind == "irq":
+        return f"{device} {'up' if value else 'down'}"
+    if kind == "request":
+        return f"request for {name}"
+    where = f"{device} {name} at {value:#x}"
+    if isinstance(content, int):
+        return f"{where}, {content} bytes"
+    if len(content) != DIGEST.size:
+        return where
+    length, tag = DIGEST.unpack(content)
+    return f"{where}, {length} bytes with digest {tag.hex()}"
 
 
 def replay(trace: Trace, device: str | None = None, machine: str | None = None) -> ReplayResult:

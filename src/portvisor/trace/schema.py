@@ -1,8 +1,8 @@
 """What a trace file holds: its columns, the kinds of records, and the description of the machine.
 
 A record is one event. Pieces come before the event they belong to: the halves and bytes that the bus split an
-access into, the interrupt edges it caused, what a device read from guest memory or from a disk meanwhile. A piece
-has a `depth` above 0, except for edges that no recorded event caused.
+access into, the interrupt edges it caused, what a device did with guest memory, disks and the board meanwhile. A
+piece has a `depth` above 0, except for edges that no recorded event caused.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Kind(IntEnum):
     DISK = 10
     MMIO_IN = 11
     MMIO_OUT = 12
+    REQUEST = 13
 
 
 KIND_NAMES = tuple(kind.name.lower() for kind in Kind)
@@ -47,7 +48,7 @@ READS, WRITES = (Kind.IN, Kind.INS), (Kind.OUT, Kind.OUTS)
 SIZED = (*ACCESSES, Kind.MMIO_IN, Kind.MMIO_OUT)
 MMIO_DATA = struct.Struct("<QQ")
 """`data` of a memory-mapped access: guest-physical address and value."""
-PIECES = (Kind.IRQ, Kind.DMA, Kind.DISK)
+PIECES = (Kind.IRQ, Kind.DMA, Kind.DISK, Kind.REQUEST)
 """Kinds that always belong to the next event."""
 
 FLAG_FAILED, FLAG_UNASSIGNED, FLAG_SPLIT = 1, 2, 4
@@ -64,7 +65,7 @@ COLUMNS = (
     ("host_ns", pa.uint32(), "host time in ns that the event took, pieces included; 0: takes none"),
     ("vcpu", pa.uint8(), "virtual CPU"),
     ("rip", pa.uint64(), "guest's RIP at a port access; null: not known"),
-    ("kind", WORD, "in, out, ins, outs, irq, ack, timer, input, reset, dma, disk, mmio_in, mmio_out"),
+    ("kind", WORD, "in, out, ins, outs, irq, ack, timer, input, reset, dma, disk, mmio_in, mmio_out, request"),
     ("port", pa.uint16(), "port of an access"),
     ("size", pa.uint8(), "bytes of one element"),
     ("count", pa.uint32(), "elements; more than 1 in ins and outs"),
