@@ -6,12 +6,14 @@ address first, down to bytes. A byte that nobody owns reads FF and ignores write
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from itertools import repeat
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, ParamSpec, Protocol
 
 from portvisor.ports.device import Device
 from portvisor.ports.range import ACCESS_SIZES, PORT_COUNT, PortRange
@@ -21,6 +23,7 @@ TABLE_LENGTH = PORT_COUNT + 4
 
 ReadEntry = tuple[Callable[[int, int], int], int]
 WriteEntry = tuple[Callable[[int, int, int], None], int]
+P = ParamSpec("P")
 
 
 class PortConflictError(ValueError):
@@ -116,6 +119,22 @@ class Failure:
         kind = "write to" if self.write else "read of"
         name = type(self.error).__name__
         return f"{self.device}: {self.size}-byte {kind} port {self.port:#06x} raised {name}: {self.error}"
+
+
+def _without_collector(method: Callable[P, None]) -> Callable[P, None]:
+    """Tables are so many new tuples that the garbage collector would run for most of the time."""
+
+    @wraps(method)
+    def paused(*arguments: P.args, **named: P.kwargs) -> None:
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            method(*arguments, **named)
+        finally:
+            if enabled:
+                gc.enable()
+
+    return paused
 
 
 class PortSpace:
@@ -289,6 +308,7 @@ class PortSpace:
                 undo.append((size, port, present))
                 owners[port] = None if device is None else Owner(device, wanted, wanted.offset + port - wanted.base)
 
+    @_without_collector
     def _refresh(self, ports: Collection[int]) -> None:
         for size in ACCESS_SIZES:
             reads, writes = self.reads[size >> 1], self.writes[size >> 1]
@@ -337,6 +357,7 @@ class PortSpace:
             return (self._nobody_writes, port)
         return entry if self._tap is None else self._tap.write_entry(port, size, owner, entry)
 
+    @_without_collector
     def _open_tables(self) -> None:
         """All tables as if nobody owned a port."""
         open_reads: list[ReadEntry] = list(zip(repeat(self._nobody_reads), range(TABLE_LENGTH)))

@@ -113,8 +113,10 @@ static void on_breakpoint(void *cs)
     I32(cs, CS_EXCEPTION_INDEX) = -1;
     Instruction insn = decode(c, linear_rip(c));
     check_allowed(c, &insn, REG(c, RDX) & 0xffff, insn.size);
-    if (c->intercept_strings && !is_plain(c, &insn))
+    if (c->intercept_strings && !is_plain(c, &insn)) {
+        show_rip(c);
         leave_at_instruction(c, EXIT_STRING_IO);
+    }
     U32(cs, CS_CFLAGS_NEXT_TB) = ONE_INSTRUCTION;
     U.cpu_loop_exit_noexc(cs);
 }
