@@ -129,7 +129,7 @@ static Block find_block(Cpu *c, const Instruction *insn, int size, int segment, 
     }
     uint8_t *host = room ? host_address(c, address, access) : NULL;
     block.slot = host ? slot_of_host(c, host) : NULL;
-    block.device = room && !host;
+    block.device = room && !host && translate(c, address, access);
     if (!block.slot)
         return block;
     block.host = host;
