@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import click
 from rich.console import Console
@@ -12,14 +14,15 @@ from rich.table import Table
 
 from portvisor.cli.parameters import ADDRESS
 from portvisor.guest.errors import GuestFileError
-from portvisor.kvm.abi import KVM_EXIT_IO_OUT
+from portvisor.kvm.abi import KVM_EXIT_IO_OUT, Regs
 from portvisor.kvm.emulate.errors import EmulateError
 from portvisor.kvm.emulate.execute import IoRequest
 from portvisor.kvm.emulate.explain import Explanation, explain
 from portvisor.kvm.emulate.state import MODE_NAMES
 from portvisor.kvm.null import NullSystem
 from portvisor.machines.catalogue import MACHINES, make_bare
-from portvisor.ports import PORT_COUNT, PortSpace
+from portvisor.machines.paused import access_key, describe_owner, load
+from portvisor.ports import PORT_COUNT
 
 
 def _registers(pairs: Sequence[str]) -> dict[str, int]:
@@ -35,27 +38,43 @@ def _registers(pairs: Sequence[str]) -> dict[str, int]:
     return registers
 
 
-def decode_port(space: PortSpace, port: int, size: int, write: bool) -> list[str]:
+Describe: TypeAlias = Callable[[int, int, bool], str | None]
+"""Who takes an access (port, size, write) whole."""
+
+
+def decode_port(describe: Describe, port: int, size: int, write: bool) -> list[str]:
     """Who takes an access, as the bus splits it: one line a piece."""
     if port >= PORT_COUNT:
         return [f"{port:#06x}: beyond the last port, open bus"]
-    owner = space.owner(port, size)
+    owner = describe(port, size, write)
     if owner is not None:
-        register = owner.device.register_name(owner.offset, size, write)
-        place = f"register {register}" if register else f"offset {owner.offset:#x}"
-        return [f"{port:#06x}, {size} bytes: {owner.device.name} ({owner.range}), {place}"]
+        return [f"{port:#06x}, {size} bytes: {owner}"]
     if size == 1:
         return [f"{port:#06x}: nobody; reads ff, writes are lost"]
     half = size // 2
-    return decode_port(space, port, half, write) + decode_port(space, port + half, half, write)
+    return decode_port(describe, port, half, write) + decode_port(describe, port + half, half, write)
 
 
-def _decode(space: PortSpace, request: IoRequest) -> list[str]:
-    return decode_port(space, request.port, request.size, request.direction == KVM_EXIT_IO_OUT)
+def _decode(describe: Describe, requests: Sequence[IoRequest]) -> list[list[str]]:
+    return [
+        decode_port(describe, request.port, request.size, request.direction == KVM_EXIT_IO_OUT)
+        for request in requests
+    ]
+
+
+def _with_registers(regs: Regs, changes: dict[str, int]) -> Regs:
+    for name, value in changes.items():
+        if name not in Regs.__slots__:
+            raise GuestFileError(f"unknown register {name!r}: one of {', '.join(Regs.__slots__)}")
+        setattr(regs, name, value)
+    return regs
 
 
 @click.command("explain")
-@click.argument("code")
+@click.argument("code", required=False)
+@click.option("--state", "state_file", metavar="FILE",
+              help="A paused machine that run or boot saved with --save-state: its registers, TSS, page tables and "
+              "port map. CODE is then executed there; without CODE, the instruction at CS:RIP is.")  # fmt: skip
 @click.option("--mode", type=click.Choice(MODE_NAMES), help="CPU mode. Default: long.")
 @click.option("--reg", "pairs", multiple=True, metavar="NAME=HEX", help="A register: rdx=3f8. Repeat.")
 @click.option("--cpl", type=click.IntRange(0, 3), help="Privilege level. Default: 3 in vm86, else 0.")
@@ -64,19 +83,20 @@ def _decode(space: PortSpace, request: IoRequest) -> list[str]:
               help="A port (hex) that the TSS's I/O bitmap allows. Repeat.")  # fmt: skip
 @click.option("--served", "served", type=ADDRESS, multiple=True, metavar="PORT",
               help="A port (hex) that a device in the kernel claims: no exit. Repeat.")  # fmt: skip
-@click.option("--machine", type=click.Choice(MACHINES), default="pc", show_default=True,
-              help="The board whose port map is looked up.")  # fmt: skip
+@click.option("--machine", type=click.Choice(MACHINES),
+              help="The board whose port map is looked up. Default: pc.")  # fmt: skip
 @click.option("--kvm-compat", is_flag=True, help="Follow KVM where it differs from the architecture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain_command(
-    code: str,
+    code: str | None,
+    state_file: str | None,
     mode: str | None,
     pairs: tuple[str, ...],
     cpl: int | None,
     iopl: int,
     open_ports: tuple[int, ...],
     served: tuple[int, ...],
-    machine: str,
+    machine: str | None,
     kvm_compat: bool,
     as_json: bool,
 ) -> None:
@@ -84,25 +104,42 @@ def explain_command(
 
     CODE is assembly ("rep insw") or bytes in hexadecimal ("f3 66 6d").
     """
+    if code is None and state_file is None:
+        raise GuestFileError("what is to be explained? Give CODE, or a paused machine with --state")
+    if machine and state_file:
+        raise GuestFileError("--machine and --state: the saved machine has its own port map")
+    if state_file and (cpl is not None or iopl or open_ports):
+        raise GuestFileError("--cpl, --iopl and --open with --state: the saved registers and TSS decide")
+    registers = _registers(pairs)
+    paused = load(Path(state_file)) if state_file else None
     try:
         explanation = explain(
             code,
             mode,
-            _registers(pairs),
+            _with_registers(paused.regs, registers) if paused else registers,
             cpl=cpl,
             iopl=iopl,
             open_ports=open_ports,
+            memory=paused.memory if paused else None,
+            sregs=paused.sregs if paused else None,
             served=dict.fromkeys(served, 0xFFFFFFFF),
             kvm_compat=kvm_compat,
         )
     except EmulateError as error:
-        raise GuestFileError(str(error)) from None
-    with make_bare(machine, NullSystem()) as board:
-        decoded = [_decode(board.ports, request) for request in explanation.exits]
-    if as_json:
-        click.echo(json.dumps(_to_dict(explanation, machine, decoded), indent=2))
+        where = f"at rIP {paused.regs.rip:#x}: " if paused and code is None else ""
+        raise GuestFileError(f"{where}{error}") from None
+    if paused:
+        name = paused.machine
+        ports = paused.ports
+        decoded = _decode(lambda *access: ports.get(access_key(*access)), explanation.exits)
     else:
-        _print(explanation, machine, decoded)
+        name = machine or MACHINES[0]
+        with make_bare(name, NullSystem()) as board:
+            decoded = _decode(partial(describe_owner, board.ports), explanation.exits)
+    if as_json:
+        click.echo(json.dumps(_to_dict(explanation, name, decoded), indent=2))
+    else:
+        _print(explanation, name, decoded)
 
 
 def _to_dict(explanation: Explanation, machine: str, decoded: list[list[str]]) -> dict[str, Any]:

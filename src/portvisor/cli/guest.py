@@ -21,6 +21,7 @@ from portvisor.cli.script import Script, check_steps
 from portvisor.cli.serial import SPECS, open_serial
 from portvisor.guest.errors import GuestFileError
 from portvisor.kvm.select import ENGINES
+from portvisor.machines import paused
 from portvisor.machines.machine import Machine, warn
 from portvisor.machines.outcome import End, Outcome
 from portvisor.machines.pc_like import PcLike
@@ -48,6 +49,7 @@ class GuestOptions:
     trace: str | None = None
     trace_filter: tuple[str, ...] = ()
     live: str | None = None
+    save_state: str | None = None
 
 
 def guest_options(memory: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -69,6 +71,8 @@ def guest_options(memory: int) -> Callable[[Callable[..., Any]], Callable[..., A
                      help="Press KEYS (down,enter) once TEXT is seen on COM1 or the screen; can be repeated."),
         click.option("--until", metavar="TEXT", help="Stop, with status 0, once TEXT is seen."),
         click.option("--screenshot", metavar="FILE", help="Save the screen at the end: .png or .txt."),
+        click.option("--save-state", metavar="FILE",
+                     help="Save registers, memory and port map at the end, for `explain --state`."),
         trace_options,
         live_options,
     ]  # fmt: skip
@@ -79,6 +83,7 @@ def guest_options(memory: int) -> Callable[[Callable[..., Any]], Callable[..., A
             values["serial"] = values["serial"] or ("none" if values["screen"] else "stdio")
             options = GuestOptions(**{name: values.pop(name) for name in names})
             _check_screenshot(options.screenshot)
+            _check_state(options.save_state)
             return function(options=options, **values)
 
         wrapper.__name__, wrapper.__doc__ = function.__name__, function.__doc__
@@ -93,6 +98,11 @@ def guest_options(memory: int) -> Callable[[Callable[..., Any]], Callable[..., A
 def _check_screenshot(path: str | None) -> None:
     if path and Path(path).suffix not in (".png", ".txt"):
         raise GuestFileError(f"screenshot {path}: the name must end in .png or .txt")
+
+
+def _check_state(path: str | None) -> None:
+    if path and not Path(path).parent.is_dir():
+        raise GuestFileError(f"state {path}: the directory does not exist")
 
 
 def open_disk(spec: str) -> FileImage:
@@ -193,6 +203,8 @@ def run_guest(machine: PcLike, options: GuestOptions, streams: Streams) -> Outco
         outcome = _run(machine, options)
     if options.screenshot:
         _save_screen(machine, Path(options.screenshot))
+    if options.save_state:
+        paused.save(machine, Path(options.save_state))
     warn(str(outcome))
     return outcome
 

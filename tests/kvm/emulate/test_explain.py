@@ -99,6 +99,27 @@ def test_bytes_hexadecimal_text_and_assembly_are_the_same() -> None:
     assert explain(b"\x66\xed").to_dict() == explain("66 ED").to_dict() == explain("in ax, dx").to_dict()
 
 
+def test_without_code_the_instruction_at_rip_is_fetched() -> None:
+    regs, sregs = initial_state("real")
+    regs.rip, regs.rdx, sregs.cs.base = 0x100, 0x60, 0x7000
+    told = explain(None, sregs=sregs, regs=regs, memory={0x7100: bytes.fromhex("66 ed 90")})
+    assert (told.instruction, told.code, told.finished) == ("in eax, dx", b"\x66\xed", True)
+    with pytest.raises(EmulateError, match="not an I/O instruction: opcode 90 in 90"):
+        explain(None, sregs=sregs, regs=regs, memory={0x7100: b"\x90"})
+
+
+def test_a_fetch_that_faults_is_told() -> None:
+    regs, sregs = initial_state("protected32")
+    regs.rip, sregs.cs.limit = 0x1000, 0xFFF
+    told = explain(None, sregs=sregs, regs=regs)
+    assert (told.code, [step.kind for step in told.steps], str(told.exception)) == (b"", ["fault"], "#GP(0)")
+
+
+def test_no_code_and_no_machine() -> None:
+    with pytest.raises(EmulateError, match="there is no instruction: give code, or sregs"):
+        explain(None)
+
+
 @pytest.mark.parametrize("mode", MODE_NAMES)
 def test_every_mode_by_name_and_by_registers(mode: str) -> None:
     told = explain("rep outsb", mode, {"rcx": 2})

@@ -186,7 +186,7 @@ def _port_value(value: int, size: int, count: int) -> bytes:
 
 
 def explain(
-    code: bytes | str,
+    code: bytes | str | None,
     mode: str | None = None,
     regs: Regs | Mapping[str, int] | None = None,
     *,
@@ -209,7 +209,8 @@ def explain(
     what `memory` holds, and `cpl`, `iopl` and `open_ports` may not be given.
 
     Args:
-        code: machine code, or text: assembly (`rep insw`) or hexadecimal bytes (`f3 66 6d`).
+        code: machine code, or text: assembly (`rep insw`) or hexadecimal bytes (`f3 66 6d`). None, with `sregs`:
+            the instruction at CS:rIP, which is fetched from `memory`.
         mode: one of `state.MODE_NAMES`; default "long", with `sregs` what they say.
         regs: general registers by name, or all of them; see DEFAULT_REGISTERS.
         cpl: privilege level.
@@ -239,8 +240,10 @@ def explain(
         _set_registers(state, regs)
         name = _given_mode(sregs, state, mode)
     bits = MODE_BITS[name]
-    machine_code = _bytes_of(code, bits)
-    text = _decoded_text(machine_code, bits)
+    if code is None and sregs is None:
+        raise EmulateError("there is no instruction: give code, or sregs and the memory that holds it")
+    machine_code = None if code is None else _bytes_of(code, bits)
+    text = "" if machine_code is None else _decoded_text(machine_code, bits)
     ram = SparseMemory()
     if sregs is None:
         _install_tables(ram, segments, open_ports)
@@ -258,7 +261,7 @@ def explain(
     )
     explanation = Explanation(
         instruction=text,
-        code=machine_code,
+        code=machine_code or b"",
         mode=name,
         cpl=ops.cpl,
         iopl=state.rflags >> RFLAGS_IOPL_SHIFT & 3,
@@ -267,6 +270,9 @@ def explain(
     emulator = Emulator(ops, kvm_compat=kvm_compat, read_first=read_first, intel=intel, steps=explanation.steps)
     before = {register: getattr(state, register) for register in Regs.__slots__}
     _run(emulator, machine_code, answer, max_rounds, explanation)
+    if machine_code is None and explanation.steps and explanation.steps[0].kind == "decode":
+        fetched = explanation.steps[0].data
+        explanation.code, explanation.instruction = bytes.fromhex(fetched["bytes"]), fetched["instruction"]
     for register, old in before.items():
         new = getattr(state, register)
         if new != old:
@@ -283,7 +289,7 @@ def _install_tables(ram: SparseMemory, segments: Sregs, open_ports: Iterable[int
         segments.cr3 = TABLES_ADDRESS
 
 
-def _run(emulator: Emulator, code: bytes, answer: int, max_rounds: int, explanation: Explanation) -> None:
+def _run(emulator: Emulator, code: bytes | None, answer: int, max_rounds: int, explanation: Explanation) -> None:
     """Step and answer until the instruction is finished, faults, or the rounds are used up."""
     result = CONTINUE
     for _ in range(max_rounds):
