@@ -215,6 +215,112 @@ def test_rep_ins_of_single_elements_loses_and_doubles_none() -> None:
         assert guest.memory[DATA : DATA + 10] == bytes(range(10, 0, -1))
 
 
+# --- strings that the emulator executes: here an element across two pages -------------------------------------
+
+ACROSS = DATA + 0xFFE
+
+
+def crossing(guest: SoftGuest, **registers: int) -> None:
+    guest.protected_mode(rdi=ACROSS, rsi=ACROSS, rcx=2, **registers)
+    guest.place(ACROSS, b"untouched")
+
+
+def test_an_ins_of_the_emulator_is_completed_at_the_next_run() -> None:
+    with unserved("f36d f4") as guest:
+        crossing(guest)
+        assert guest.run() == ExitReason.IO
+        direction, size, port, count, _ = io_block(guest)
+        assert (direction, size, port, count) == (abi.KVM_EXIT_IO_IN, 4, PORT, 1)
+        assert guest.vcpu.kvm_run[abi.RUN_EXIT_REASON] == ExitReason.IO
+        regs = guest.vcpu.get_regs()
+        assert (regs.rip, regs.rcx, regs.rdi) == (CODE, 2, ACROSS)
+        assert guest.memory[ACROSS : ACROSS + 9] == b"untouched"
+        give(guest, b"abcd")
+        assert guest.run() == ExitReason.IO
+        give(guest, b"efgh")
+        regs = guest.halts()
+        assert (regs.rcx, regs.rdi) == (0, ACROSS + 8)
+        assert guest.memory[ACROSS : ACROSS + 9] == b"abcdefghd"
+
+
+def test_immediate_exit_completes_an_ins_of_the_emulator_and_nothing_more() -> None:
+    with unserved("f36d f4") as guest:
+        crossing(guest)
+        assert guest.run() == ExitReason.IO
+        with pytest.raises(EngineError, match="an instruction is under way"):
+            guest.vcpu.save_state()
+        give(guest, b"abcd")
+        guest.vcpu.immediate_exit = True
+        assert guest.run() == ExitReason.INTR
+        regs = guest.vcpu.get_regs()
+        assert (regs.rip, regs.rcx, regs.rdi) == (CODE, 1, ACROSS + 4)
+        guest.vcpu.save_state()
+
+
+@pytest.mark.parametrize(
+    ("change", "stored"), [({"rcx": 0}, b""), ({"rip": CODE + 2}, b""), ({"rdi": DATA}, b"abcd")]
+)
+def test_registers_may_change_while_the_emulator_waits(change: dict[str, int], stored: bytes) -> None:
+    with unserved("f36d f4") as guest:
+        crossing(guest)
+        assert guest.run() == ExitReason.IO
+        give(guest, b"abcd")
+        regs = guest.vcpu.get_regs()
+        regs.rcx = 1
+        for name, value in change.items():
+            setattr(regs, name, value)
+        guest.vcpu.set_regs(regs)
+        regs = guest.halts()
+        assert guest.memory[DATA : DATA + len(stored)] == stored
+        assert guest.memory[ACROSS : ACROSS + 9] == b"untouched"
+        assert regs.rip == CODE + 3
+
+
+def test_an_outs_of_the_emulator_leaves_with_its_data() -> None:
+    with unserved("6f f4") as guest:
+        crossing(guest)
+        assert guest.run() == ExitReason.IO
+        assert io_block(guest)[:4] == (abi.KVM_EXIT_IO_OUT, 4, PORT, 1)
+        assert bytes(guest.vcpu.kvm_run[abi.PIO_DATA : abi.PIO_DATA + 4]) == b"unto"
+        assert guest.halts().rsi == ACROSS + 4
+
+
+def test_reset_forgets_what_the_emulator_waits_for() -> None:
+    with unserved("f36d f4") as guest:
+        crossing(guest)
+        assert guest.run() == ExitReason.IO
+        give(guest, b"abcd")
+        guest.vcpu.reset()
+        crossing(guest, rip=CODE + 2)
+        guest.halts()
+        assert guest.memory[ACROSS : ACROSS + 9] == b"untouched"
+
+
+def test_a_doorbell_takes_what_the_emulator_writes() -> None:
+    with unserved("f36f f4") as guest:
+        crossing(guest)
+        doorbell = os.eventfd(0, os.EFD_NONBLOCK)
+        guest.vm.ioeventfd(doorbell, PORT, 4, datamatch=int.from_bytes(b"unto", "little"))
+        assert guest.run() == ExitReason.IO
+        assert bytes(guest.vcpu.kvm_run[abi.PIO_DATA : abi.PIO_DATA + 4]) == b"uche"
+        guest.halts()
+        assert os.eventfd_read(doorbell) == 1
+        os.close(doorbell)
+
+
+def test_a_fault_of_the_completion_is_delivered() -> None:
+    """User space takes the destination's segment away meanwhile."""
+    with unserved("6d f4") as guest:
+        crossing(guest)
+        guest.handler(13, bytes.fromhex("58 5b f4"))
+        assert guest.run() == ExitReason.IO
+        sregs = guest.vcpu.get_sregs()
+        sregs.es.limit, sregs.es.g = 0xFF, 0
+        guest.vcpu.set_sregs(sregs)
+        regs = guest.halts()
+        assert (regs.rax, regs.rbx) == (0, CODE)
+
+
 def test_exits_and_completions_work_in_long_mode() -> None:
     with unserved("ed ef 48ffc3 f4") as guest:
         guest.long_mode(rax=-1 & (2**64 - 1))

@@ -268,9 +268,9 @@ class Ports(PortTables):
 
 
 class OnEngine:
-    """A VM that runs one program after another."""
+    """A VM that runs one program after another. Without `serve` each port access is a KVM_EXIT_IO."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, serve: bool = True) -> None:
         self.system = system
         self.vm = system.create_vm()
         self.memory = mmap.mmap(-1, MEMORY_SIZE)
@@ -278,7 +278,8 @@ class OnEngine:
         self.vcpu = self.vm.create_vcpu(0)
         self.start = self.vcpu.get_sregs()
         self.ports = Ports()
-        self.vm.serve_ports(self.ports)
+        if serve:
+            self.vm.serve_ports(self.ports)
 
     def __call__(self, program: Program) -> Outcome:
         """Run it to its end."""

@@ -47,9 +47,9 @@ def differences(
             yield f"{program}: {'; '.join(details)}"
 
 
-@pytest.fixture(scope="module")
-def software() -> Iterator[OnEngine]:
-    engine = OnEngine(open_engine("software"))
+@pytest.fixture(scope="module", params=["served", "exits"])
+def software(request: pytest.FixtureRequest) -> Iterator[OnEngine]:
+    engine = OnEngine(open_engine("software"), serve=request.param == "served")
     yield engine
     engine.close()
 

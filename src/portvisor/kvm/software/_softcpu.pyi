@@ -3,7 +3,6 @@ from collections.abc import Callable
 from portvisor.kvm.api import InterruptSource, MemoryBus, PortTables
 
 class Cpu:
-    intercept_strings: bool
     queued_vector: int
     def __new__(cls, run: object, model: int, code_buffer: int) -> Cpu: ...
     def run(self) -> int: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import struct
 from collections.abc import Callable, Sequence
 
 from portvisor.kvm import abi
@@ -166,13 +167,15 @@ class SoftwareVcpu:
     def run(self) -> int:
         processor = self._open()
         while (reason := self._ops.vcpu_run(processor)) > LAST_KVM_EXIT:
-            self._emulate(processor, reason)
+            if not self._emulate(processor, reason):
+                (reason,) = struct.unpack_from("<I", self.kvm_run, abi.RUN_EXIT_REASON)
+                break
         return reason
 
-    def _emulate(self, processor: Processor, reason: int) -> None:
+    def _emulate(self, processor: Processor, reason: int) -> bool:
         before, self._route[0] = self._route[0], Route.EMULATOR
         try:
-            self._ops.handle_exit(processor, reason)
+            return bool(self._ops.handle_exit(processor, reason))
         finally:
             self._route[0] = before
 

@@ -719,7 +719,6 @@ static PyMethodDef cpu_methods[] = {
 };
 
 static PyMemberDef cpu_members[] = {
-    {"intercept_strings", T_BOOL, offsetof(Cpu, intercept_strings), 0, NULL},
     {"queued_vector", T_INT, offsetof(Cpu, queued_vector), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };

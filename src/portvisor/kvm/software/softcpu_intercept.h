@@ -93,15 +93,15 @@ static void on_translation(void *uc, UcBlock *description, UcBlock *previous, vo
     U.cpu_loop_exit_noexc(c->cs);
 }
 
-/* Whether Unicorn does at least the next element exactly. */
+/* Whether Unicorn does at least the next element exactly. INS into a device does not: it would write twice. But
+ * if user space serves the device, only Unicorn's store leads there. */
 static bool is_plain(Cpu *c, const Instruction *insn)
 {
     if (insn->rep && !(REG(c, RCX) & address_mask(insn->address_bits)))
         return true;
-    if (insn->input)
-        return find_block(c, insn, insn->size, ES, RDI, MMU_STORE).host;
-    Block source = find_block(c, insn, insn->size, insn->segment, RSI, MMU_LOAD);
-    return source.host || source.device;
+    Block block = insn->input ? find_block(c, insn, insn->size, ES, RDI, MMU_STORE)
+                              : find_block(c, insn, insn->size, insn->segment, RSI, MMU_LOAD);
+    return block.host || (block.device && (!insn->input || !c->bus_write));
 }
 
 /* CPUClass.debug_excp_handler: the guest is at a string instruction, or at a breakpoint of its own. */
@@ -113,7 +113,7 @@ static void on_breakpoint(void *cs)
     I32(cs, CS_EXCEPTION_INDEX) = -1;
     Instruction insn = decode(c, linear_rip(c));
     check_allowed(c, &insn, REG(c, RDX) & 0xffff, insn.size);
-    if (c->intercept_strings && !is_plain(c, &insn)) {
+    if (!is_plain(c, &insn)) {
         show_rip(c);
         leave_at_instruction(c, EXIT_STRING_IO);
     }

@@ -72,7 +72,7 @@ typedef struct {
     char *cs, *env;        /* Unicorn's CPUState and CPUX86State */
     uint16_t *icount_high; /* nonzero: come out of translated code at the next block */
     atomic_uint pending;
-    bool running, intercept_strings; /* give up on an INS or OUTS that is not plain: EXIT_STRING_IO */
+    bool running;
     int reason;         /* why the guest was left; 0 while it runs */
     PyObject *error[3]; /* an exception on its way out of run() */
     uint8_t *run;       /* struct kvm_run */

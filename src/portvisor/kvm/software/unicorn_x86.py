@@ -14,7 +14,7 @@ from portvisor.kvm.abi import RUN_APIC_BASE, RUN_INTERNAL_DATA, CpuidEntry, Sreg
 from portvisor.kvm.api import EngineError, InterruptSource, MemoryBus, PortTables
 from portvisor.kvm.software import cpu_state, cpuid
 from portvisor.kvm.software.address_space import AddressSpace
-from portvisor.kvm.software.string_io import A20, StringIo
+from portvisor.kvm.software.string_io import A20, StringIo, nobody_listens
 from portvisor.kvm.software.vendor import BusWrite, VendorOps
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ EXIT_STRING_IO = 1000
 """`_softcpu`: the guest is at an INS or OUTS for the emulator."""
 
 
-def _nobody_listens(port: int, size: int, value: int) -> bool:
-    return False
-
-
 @dataclass(slots=True)
 class Processor:
     """A `_softcpu.Cpu` and what is kept beside it."""
@@ -40,8 +36,7 @@ class Processor:
     cpu: _softcpu.Cpu
     memory: AddressSpace
     kvm_run: mmap.mmap
-    string_io: StringIo | None = None
-    io_bus_write: BusWrite = _nobody_listens
+    string_io: StringIo
     a20: bool = True
     tsc_khz: int = cpuid.TSC_KHZ
     tsc_source: Callable[[], int] | None = None
@@ -87,7 +82,8 @@ def vm_init(kvm_run: mmap.mmap) -> Processor:
     from portvisor.kvm.software import _softcpu
 
     cpu = _softcpu.Cpu(kvm_run, CPU_MODEL_QEMU64, CODE_BUFFER_SIZE)
-    processor = Processor(cpu, AddressSpace(cpu), kvm_run)
+    memory = AddressSpace(cpu)
+    processor = Processor(cpu, memory, kvm_run, StringIo(cpu, memory, kvm_run))
     vcpu_after_set_cpuid(processor, cpuid.supported())
     vcpu_reset(processor)
     return processor
@@ -96,7 +92,8 @@ def vm_init(kvm_run: mmap.mmap) -> Processor:
 def vm_destroy(processor: Processor) -> None:
     """Give everything back."""
     processor.cpu.close()
-    processor.string_io = processor.tsc_source = None
+    processor.tsc_source = None
+    serve_ports(processor, None)
 
 
 def set_memory_region(
@@ -109,6 +106,7 @@ def set_memory_region(
 def vcpu_reset(processor: Processor) -> None:
     """RESET#. The A20 gate is not in the CPU."""
     processor.cpu.reset()
+    processor.string_io.forget()
     cpu_state.after_reset(processor.cpu)
     processor.cpu.set_a20(processor.a20)
     _set_apic_base(processor, Sregs().apic_base)
@@ -118,6 +116,7 @@ def vcpu_run(processor: Processor) -> int:
     """Into the guest until it has to be left."""
     if processor.memory.changed:
         processor.memory.settle()
+    processor.string_io.complete()
     return processor.cpu.run()
 
 
@@ -140,10 +139,9 @@ def _set_apic_base(processor: Processor, base: int) -> None:
 
 def handle_exit(processor: Processor, reason: int) -> int:
     """Give a string instruction to the emulator."""
-    if reason != EXIT_STRING_IO or processor.string_io is None:
+    if reason != EXIT_STRING_IO:
         raise EngineError(f"the software engine left the guest for an unknown reason ({reason})")
-    processor.string_io.step()
-    return 1
+    return int(processor.string_io.step())
 
 
 def vcpu_after_set_cpuid(processor: Processor, entries: Sequence[CpuidEntry]) -> None:
@@ -160,12 +158,24 @@ def inject_exception(processor: Processor, vector: int, error_code: int | None) 
     processor.cpu.inject_exception(vector, error_code or 0)
 
 
+def save_state(processor: Processor) -> bytes:
+    """All registers; not in the middle of an instruction."""
+    if processor.string_io.pending:
+        raise EngineError("an instruction is under way: run() with immediate_exit first")
+    return processor.cpu.save_state()
+
+
+def restore_state(processor: Processor, state: bytes) -> None:
+    """Put them back."""
+    processor.cpu.restore_state(state)
+    processor.string_io.forget()
+
+
 def set_a20(processor: Processor, on: bool) -> None:
     """The A20 gate."""
     processor.a20 = on
     processor.cpu.set_a20(on)
-    if processor.string_io is not None:
-        processor.string_io.a20_mask = -1 if on else ~A20
+    processor.string_io.a20_mask = -1 if on else ~A20
 
 
 def set_tsc_source(processor: Processor, source: Callable[[], int] | None) -> None:
@@ -186,20 +196,14 @@ def describe_internal_error(processor: Processor) -> str:
 
 def set_io_bus(processor: Processor, ports: bytes, write: BusWrite | None) -> None:
     """Who is offered the writes to these ports first."""
-    processor.io_bus_write = write or _nobody_listens
+    processor.string_io.offer = write or nobody_listens
     processor.cpu.set_io_bus(ports, write)
 
 
 def serve_ports(processor: Processor, tables: PortTables | None) -> None:
     """Serve ports from tables, or leave with KVM_EXIT_IO."""
     processor.cpu.serve_ports(tables)
-    processor.string_io = None
-    if tables is not None:
-        processor.string_io = StringIo(
-            processor.cpu, processor.memory, tables, lambda *access: processor.io_bus_write(*access)
-        )
-        set_a20(processor, processor.a20)
-    processor.cpu.intercept_strings = tables is not None
+    processor.string_io.tables = tables
 
 
 def serve_memory(processor: Processor, bus: MemoryBus | None) -> None:
@@ -239,7 +243,7 @@ unicorn_x86_ops = VendorOps(
     inject_exception=inject_exception,
     set_tsc_source=set_tsc_source,
     set_a20=set_a20,
-    save_state=lambda processor: processor.cpu.save_state(),
-    restore_state=lambda processor, state: processor.cpu.restore_state(state),
+    save_state=save_state,
+    restore_state=restore_state,
     describe_internal_error=describe_internal_error,
 )

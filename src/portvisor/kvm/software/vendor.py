@@ -42,7 +42,7 @@ class VendorOps:
     vcpu_run: Callable[[Processor], int]
     """Into the guest once; the back end's exit reason."""
     handle_exit: Callable[[Processor, int], int]
-    """An exit that is not KVM's own: 1 to go on, 0 to go to user space."""
+    """An exit that is not KVM's own: 1 to go on, 0 to go to user space with the `exit_reason` of `kvm_run`."""
     vcpu_kick: Callable[[Processor], None]
     set_hv_timer: Callable[[Processor, int | None], None]
     """`Vcpu.set_alarm`."""
