@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from portvisor.qtest.client import QtestClient
+from portvisor.qtest.client import QmpFailureError, QtestClient
 from portvisor.qtest.devices import Builder
 from portvisor.qtest.options import OptionError, parse
 
@@ -85,15 +85,79 @@ def test_a_client_writes_a_sector_of_the_file(disk: Path) -> None:
         for port, value in ((0xD6, 0xC0), (0xD4, 0), (0xB, 0x4A), (4, 0), (4, 0x10), (5, 0xFF), (5, 1), (0xA, 2)):
             machine.outb(port, value)
         machine.memset(0x1000, 512, 0xA5)
-        machine.outb(0x3F2, 0x1C)
-        for value in (8, 8, 8, 8):
-            machine.outb(0x3F5, value)
-            machine.inb(0x3F5)
-            machine.inb(0x3F5)
         machine.outb(0x3F7, 0)
-        machine.take_edges()
         for value in (0x45, 0, 0, 0, 2, 2, 18, 0x1B, 0xFF):
             machine.outb(0x3F5, value)
         assert machine.take_edges() == [(6, 1)]
         assert [machine.inb(0x3F5) for _ in range(7)] == [0, 0, 0, 0, 0, 3, 2]
     assert disk.read_bytes() == b"first sector".ljust(512, b"\0") + b"\xa5" * 512 + bytes(SIZE - 1024)
+
+
+EMPTY = ("-machine", "pc", "-device", "floppy,id=floppy0")
+
+
+def seek(machine: QtestClient, cylinder: int) -> None:
+    """As a client does that finds the controller enabled after RESET."""
+    for value in (0x0F, 0, cylinder):
+        assert machine.inb(0x3F4) & 0xC0 == 0x80
+        machine.outb(0x3F5, value)
+    assert machine.irq[6] == 1
+    machine.outb(0x3F5, 8)
+    assert [machine.inb(0x3F5), machine.inb(0x3F5)] == [0x20, cylinder]
+    assert machine.irq[6] == 0
+
+
+def changed(machine: QtestClient) -> bool:
+    return bool(machine.inb(0x3F7) & 0x80)
+
+
+def result(machine: QtestClient, *command: int) -> list[int]:
+    """A command's result; the interrupt stays until its last byte."""
+    for value in command:
+        machine.outb(0x3F5, value)
+    bytes_read = []
+    while machine.inb(0x3F4) & 0xC0 == 0xC0:
+        assert machine.irq[6] == 1
+        bytes_read.append(machine.inb(0x3F5))
+    assert machine.irq[6] == 0
+    return bytes_read
+
+
+def test_media_come_and_go_by_qmp(disk: Path) -> None:
+    with QtestClient(EMPTY) as machine:
+        machine.intercept_irqs()
+        seek(machine, 1)
+        assert changed(machine)
+        assert result(machine, 0xE6, 0, 0, 0, 1, 2, 1, 0x1B, 0xFF)[:2] == [0x40, 0x01]
+        machine.qmp("blockdev-change-medium", id="floppy0", filename=str(disk), format="raw")
+        seek(machine, 1)
+        assert changed(machine)  # no step
+        seek(machine, 0)
+        assert not changed(machine)
+        machine.outb(0x3F7, 0)
+        assert result(machine, 0x4A, 0) == [0, 0, 0, 0, 0, 1, 2]
+        machine.qmp("blockdev-change-medium", id="floppy0", filename=str(disk))  # the same file again
+        machine.qmp("eject", id="floppy0")
+        seek(machine, 5)
+        assert changed(machine)
+        assert result(machine, 0x4A, 0)[:2] == [0x40, 0x01]
+
+
+def test_media_that_cannot_be_had(disk: Path, tmp_path: Path) -> None:
+    with QtestClient(("-machine", "pc", "-fda", str(disk))) as machine:
+        for arguments, problem in (
+            ({"id": "floppy1", "filename": str(disk)}, "Device 'floppy1' not found"),
+            ({"device": "floppy0", "id": "floppy0", "filename": str(disk)}, "exactly one of"),
+            ({"device": "floppy0"}, "'filename' is missing"),
+            ({"device": "floppy0", "filename": str(tmp_path / "none")}, "No such file"),
+            ({"device": "floppy0", "filename": str(disk), "format": "qcow2"}, "'format' does not accept"),
+            ({"device": "floppy0", "filename": str(disk), "speed": 1}, "'speed' is unexpected"),
+        ):
+            with pytest.raises(QmpFailureError, match=problem):
+                machine.qmp("blockdev-change-medium", **arguments)
+        machine.qmp(
+            "blockdev-change-medium", device="floppy0", filename=str(disk), **{"read-only-mode": "read-only"}
+        )
+        machine.outb(0x3F5, 4)
+        machine.outb(0x3F5, 0)
+        assert machine.inb(0x3F5) == 0x78  # write-protected

@@ -208,23 +208,9 @@ def control(chance: Random) -> Sequence[str]:
 DUMPREG = (*command(0x0E), *results(10))
 
 
-def interrupt_ends_early(commands: Sequence[str], mine: Answer, other: Answer) -> bool:
-    """INT falls with the first result byte of a transfer; QEMU's with the last."""
-    fall = {(), ((6, 0),)}
-    return commands[-1] == READ_RESULT and mine.reply == other.reply and {mine.edges, other.edges} == fall
-
-
 def result_bits(mask: int, number: int, *before: str) -> Rule:
-    """Bits of result byte `number` (from 0) after the commands `before`; the interrupt may fall with it."""
-    reads = (*before, *[READ_RESULT] * (number + 1))
-
-    def rule(commands: Sequence[str], mine: Answer, other: Answer) -> bool:
-        if tuple(commands[-len(reads) :]) != reads or (int(mine.reply, 16) ^ int(other.reply, 16)) & ~mask:
-            return False
-        equal = Answer(other.reply, mine.edges)
-        return mine.edges == other.edges or interrupt_ends_early(commands, equal, other)
-
-    return rule
+    """Bits of result byte `number` (from 0) after the commands `before`."""
+    return known.only_bits(mask, *before, *[READ_RESULT] * (number + 1))
 
 
 def read_id_at_once(commands: Sequence[str], mine: Answer, other: Answer) -> bool:
@@ -236,7 +222,6 @@ def read_id_at_once(commands: Sequence[str], mine: Answer, other: Answer) -> boo
 
 
 DIFFERENCES = known.any_of(
-    interrupt_ends_early,
     read_id_at_once,
     known.only_bits(0x7F, "inb 0x3f7"),
     known.only_bits(0x03, "inb 0x3f1"),

@@ -29,6 +29,9 @@ class Machine:
     def powerdown(self) -> None:
         self.calls.append("powerdown")
 
+    def change_medium(self, name: str, path: str | None, *, read_only: bool) -> None:
+        self.calls.append(f"medium {name} {path} {read_only}")
+
     def stop(self) -> None:
         self.calls.append("stop")
 

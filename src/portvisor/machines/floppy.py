@@ -31,9 +31,29 @@ def drives_of(images: Sequence[BlockBackend | None]) -> list[FloppyDrive | None]
     return drives
 
 
-def attach_floppy(machine: PcLike, drives: Sequence[FloppyDrive | None]) -> FloppyController:
-    """Put the controller on the board. SRA is not decoded: 3F0 belongs to the Super I/O chip of most boards."""
+ENABLED = 0x0C
+"""DOR: DMAGATE# and RESET# set."""
+
+
+def attach_floppy(
+    machine: PcLike, drives: Sequence[FloppyDrive | None], *, as_qemu: bool = False
+) -> FloppyController:
+    """Put the controller on the board. SRA is not decoded: 3F0 belongs to the Super I/O chip of most boards.
+
+    Args:
+        machine: the board.
+        drives: A and B.
+        as_qemu: wired as on QEMU's boards, where it is enabled after RESET and commands select a drive.
+    """
     chips = machine.chips
-    controller = FloppyController(chips.irq(FLOPPY_IRQ), chips.dma, machine.ram, drives, decode_sra=False)
+    controller = FloppyController(
+        chips.irq(FLOPPY_IRQ),
+        chips.dma,
+        machine.ram,
+        drives,
+        decode_sra=False,
+        select_by_command=as_qemu,
+        dor_after_reset=ENABLED if as_qemu else 0,
+    )
     cmos.set_floppies(chips.rtc.cmos, [drive.kind if drive else 0 for drive in controller.drives])
     return machine.attach(controller)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 
-from portvisor.devices.floppy import FloppyDrive
+from portvisor.devices.floppy import FloppyController, FloppyDrive
 from portvisor.devices.i8259 import PicPair
 from portvisor.devices.ide.channel import PRIMARY, SECONDARY, IdeChannel
 from portvisor.devices.ide.drive import Drive
@@ -83,8 +83,9 @@ class Board:
         """
         self.clock = VirtualClock()
         self.machine = self._make(options, ide, sata)
+        self.floppy: FloppyController | None = None
         if floppies is not None and isinstance(self.machine, PcLike):
-            attach_floppy(self.machine, floppies)
+            self.floppy = attach_floppy(self.machine, floppies, as_qemu=True)
         assert isinstance(self.machine.vm, NullVm)
         self.vm = self.machine.vm
 

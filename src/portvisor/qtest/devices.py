@@ -68,7 +68,7 @@ class Builder:
             raise OptionError(f"-serial {options.serial[0]}: only none and null are possible")
         named = self._named_drives()
         places = self._places(named)
-        floppies = FloppyPlaces(options, named, self._image)
+        floppies = self._floppies = FloppyPlaces(options, named, self._image)
         has_ide = options.machine == "pc"
         ide = places if has_ide else (None,) * IDE_PLACES
         self.board = Board(options, ide, places, floppies.drives if floppies.controller else None)
@@ -270,6 +270,26 @@ class Builder:
 
     def _transport(self) -> Transport:
         return Transport.SATA if self._options.machine == "q35" else Transport.PIO
+
+    def change_floppy(self, name: str, path: str | None, *, read_only: bool = False) -> None:
+        """Put another medium into a floppy drive, or none. The drive is empty if that fails.
+
+        Raises:
+            LookupError: there is no such drive.
+            ValueError: the file cannot be used, or does not fit the drive.
+        """
+        unit = self._floppies.names[name]
+        controller, drive = self.board.floppy, self._floppies.drives[unit]
+        assert controller
+        assert drive
+        old = drive.image
+        controller.insert(unit, None)
+        if isinstance(old, FileImage):
+            old.close()
+        if path is not None:
+            image = FileImage(path, ImageMode.READ_ONLY if read_only else ImageMode.WRITE_THROUGH)
+            self._closing.append(image.close)
+            controller.insert(unit, image)
 
     def _drive(self, drive: Properties, is_cd: bool) -> Drive:
         """A drive with the image of a -drive."""

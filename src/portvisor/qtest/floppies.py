@@ -19,7 +19,13 @@ OpenImage = Callable[[Properties], BlockBackend]
 
 
 class FloppyPlaces:
-    """Collects them; `drives` are A and B, `controller` says whether the machine has one at all."""
+    """Collects them.
+
+    Attributes:
+        drives: A and B.
+        controller: whether the machine has one at all.
+        names: unit of each drive by the names that QMP has for it: the device's id, the id of its -drive.
+    """
 
     def __init__(self, options: Options, named: dict[str, Properties], open_image: OpenImage) -> None:
         """`named` has the drives with if=none that no device has taken yet.
@@ -28,6 +34,7 @@ class FloppyPlaces:
             OptionError: a drive has no place, or its medium is no floppy disk.
         """
         self.drives: list[FloppyDrive | None] = [None] * UNITS
+        self.names: dict[str, int] = {}
         self._named = named
         self._open = open_image
         devices = options.devices
@@ -44,18 +51,19 @@ class FloppyPlaces:
                 self._check_controller(device, options.machine)
         if options.machine == "pc" and options.defaults and self.drives == [None] * UNITS:
             self.drives[0] = FloppyDrive(kind=EMPTY_DRIVE)
+            self.names["floppy0"] = 0
 
     def _add_drive(self, drive: Properties, machine: str) -> None:
         if machine == "none":
             raise OptionError(f"{drive.option} {drive.text}: machine 'none' has no floppy drives")
         self.controller = True
         index = drive.number("index", self._free(), UNITS - 1)
-        self._place(index, self._drive(drive, self._open(drive), None), drive)
+        self._place(index, self._drive(drive, self._open(drive), None), drive, drive.get("id", f"floppy{index}"))
 
     def _add_device(self, device: Properties) -> None:
         if not self.controller:
             raise OptionError(f"-device {device.text}: No 'floppy-bus' bus found for device 'floppy'")
-        device.get("id")
+        identity = device.get("id")
         name, text = device.get("drive"), device.get("drive-type", "auto")
         if text not in ("auto", *KINDS):
             raise device.invalid("drive-type")
@@ -63,7 +71,8 @@ class FloppyPlaces:
             raise OptionError(f"-device {device.text}: drive '{name}' not found")
         image = self._open(self._named.pop(name)) if name else None
         kind = KINDS.get(text, None if image else EMPTY_DRIVE)
-        self._place(device.number("unit", self._free(), UNITS - 1), self._drive(device, image, kind), device)
+        drive = self._drive(device, image, kind)
+        self._place(device.number("unit", self._free(), UNITS - 1), drive, device, identity, name)
         device.finish()
 
     @staticmethod
@@ -76,10 +85,11 @@ class FloppyPlaces:
     def _free(self) -> int:
         return self.drives.index(None) if None in self.drives else 0
 
-    def _place(self, unit: int, drive: FloppyDrive, properties: Properties) -> None:
+    def _place(self, unit: int, drive: FloppyDrive, properties: Properties, *names: str) -> None:
         if self.drives[unit] is not None:
             raise OptionError(f"{properties.option} {properties.text}: Floppy unit {unit} is in use")
         self.drives[unit] = drive
+        self.names.update({name: unit for name in names if name})
 
     @staticmethod
     def _drive(properties: Properties, image: BlockBackend | None, kind: DriveKind | None) -> FloppyDrive:

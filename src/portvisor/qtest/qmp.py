@@ -64,6 +64,15 @@ class Controls(Protocol):
         """Press the power button."""
         ...
 
+    def change_medium(self, name: str, path: str | None, *, read_only: bool) -> None:
+        """Put a medium into a drive, or take it out.
+
+        Raises:
+            LookupError: there is no such drive that can do that.
+            ValueError: the medium cannot be used.
+        """
+        ...
+
     def stop(self) -> None:
         """Pause."""
         ...
@@ -155,11 +164,18 @@ class Qmp:
             "qom-list": self._qom_list,
             "system_reset": self._system_reset,
             "system_powerdown": lambda _: self._act(controls.powerdown),
+            "blockdev-change-medium": self._change_medium,
+            "eject": self._eject,
             "stop": lambda _: self._act(controls.stop),
             "cont": lambda _: self._act(controls.resume),
             "quit": lambda _: self._act(lambda: controls.quit("host-qmp-quit")),
         }
-        self._parameters: dict[str, tuple[str, ...]] = {"qmp_capabilities": ("enable",), "qom-list": ("path",)}
+        self._parameters: dict[str, tuple[str, ...]] = {
+            "qmp_capabilities": ("enable",),
+            "qom-list": ("path",),
+            "blockdev-change-medium": ("device", "id", "filename", "format", "read-only-mode", "force"),
+            "eject": ("device", "id", "force"),
+        }
 
     @staticmethod
     def greeting() -> bytes:
@@ -248,6 +264,30 @@ class Qmp:
             raise QmpError(f"Device '{path}' not found", "DeviceNotFound")
         paths = PIC_PATHS if self._controls.has_pic else ()
         return [{"name": path.rpartition("/")[2], "type": PIC_TYPE} for path in paths]
+
+    def _change_medium(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        path = arguments.get("filename")
+        if not isinstance(path, str):
+            raise QmpError("Parameter 'filename' is missing")
+        for key, values in (("format", ("raw",)), ("read-only-mode", ("retain", "read-only", "read-write"))):
+            if arguments.get(key, values[0]) not in values:
+                raise QmpError(f"Parameter '{key}' does not accept value {json.dumps(arguments[key])}")
+        return self._insert(arguments, path, arguments.get("read-only-mode") == "read-only")
+
+    def _eject(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return self._insert(arguments, None, False)
+
+    def _insert(self, arguments: Mapping[str, Any], path: str | None, read_only: bool) -> dict[str, Any]:
+        names = [arguments[key] for key in ("device", "id") if key in arguments]
+        if len(names) != 1:
+            raise QmpError("Need exactly one of 'device' and 'id'")
+        try:
+            self._controls.change_medium(str(names[0]), path, read_only=read_only)
+        except LookupError:
+            raise QmpError(f"Device '{names[0]}' not found", "DeviceNotFound") from None
+        except ValueError as error:
+            raise QmpError(str(error)) from None
+        return {}
 
     def _system_reset(self, _: Mapping[str, Any]) -> dict[str, Any]:
         self._controls.reset("host-qmp-system-reset", False)

@@ -133,6 +133,10 @@ class Session:
         if pm is not None:
             pm.press_power_button()
 
+    def change_medium(self, name: str, path: str | None, *, read_only: bool) -> None:
+        """blockdev-change-medium and eject, of floppy drives."""
+        self._builder.change_floppy(name, path, read_only=read_only)
+
     def stop(self) -> None:
         """Pause. The virtual clock stays under the client's control."""
         if self.status == "running":

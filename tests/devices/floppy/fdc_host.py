@@ -43,6 +43,7 @@ class Host:
         second: FloppyDrive | None = None,
         mode: HostMode = HostMode.PS2,
         start: bool = True,
+        as_qemu: bool = False,
     ) -> None:
         self.medium = medium or image()
         self.edges: list[int] = []
@@ -52,7 +53,10 @@ class Host:
         pages = DmaPages(self.dma)
         memory = Ram(RamRegion(0, memoryview(self.bytes)))
         self.drive = FloppyDrive(self.medium, kind)
-        self.fdc = FloppyController(self.irq, self.dma, memory, (self.drive, second), mode=mode)
+        self.fdc = FloppyController(
+            self.irq, self.dma, memory, (self.drive, second), mode=mode,
+            select_by_command=as_qemu, dor_after_reset=0x0C if as_qemu else 0,
+        )  # fmt: skip
         self.space = bus(self.fdc, self.dma, pages)
         self.out(0xD6, 0xC0)
         self.out(0xD4, 0x00)

@@ -36,9 +36,12 @@ def play(host: Host, steps: list[tuple[bool, int, int] | list[int]]) -> list[int
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(STEP, max_size=60))
-def test_a_reset_always_brings_it_back(steps: list[tuple[bool, int, int] | list[int]]) -> None:
-    host = Host()
+@given(st.lists(STEP, max_size=60), st.booleans(), st.booleans())
+def test_a_reset_always_brings_it_back(
+    steps: list[tuple[bool, int, int] | list[int]], non_dma: bool, as_qemu: bool
+) -> None:
+    host = Host(as_qemu=as_qemu)
+    host.send(0x03, 0xDF, 0x03 if non_dma else 0x02)
     play(host, steps)
     state = host.fdc.state
     assert len(state.command) <= 17

@@ -15,6 +15,7 @@ from devices.floppy.fdc_host import (
     MOTOR_A,
     MSR,
     READ,
+    READY,
     TO_MEMORY,
     WRITE,
     Host,
@@ -22,7 +23,7 @@ from devices.floppy.fdc_host import (
     image,
 )  # fmt: skip
 from portvisor.backends.image import MemoryImage
-from portvisor.devices.floppy import DriveKind, HostMode
+from portvisor.devices.floppy import DriveKind, FloppyDrive, HostMode
 
 MT, SK = 0x80, 0x20
 READ_TRACK, READ_ID, READ_DELETED, WRITE_DELETED, VERIFY = 0x42, 0x4A, 0x4C, 0x49, 0x56
@@ -54,9 +55,10 @@ def test_read_by_dma() -> None:
     assert host.irq.level == 1
     assert host.inb(MSR) == 0xD0
     assert host.buffer(1024) == host.sector(2, 2)
-    assert host.inb(FIFO) == 0
-    assert host.irq.level == 0  # by the first result byte
-    assert host.results() == bytes((0, 0, 0, 0, 5, 2))
+    assert [host.inb(FIFO) for _ in range(6)] == [0, 0, 0, 0, 0, 5]
+    assert host.irq.level == 1
+    assert host.inb(FIFO) == 2
+    assert host.irq.level == 0  # by the last result byte
     assert host.inb(0x08) & 0x04  # terminal count on channel 2
 
 
@@ -205,14 +207,53 @@ def test_a_motor_that_is_off_is_waited_for() -> None:
     assert host.results()[:3] == bytes(3)
 
 
-def test_a_medium_is_waited_for() -> None:
+def test_a_motor_that_stops_inside_a_sector() -> None:
+    """The FIFO gives what it has, and then waits."""
+    for code, direction in ((READ, 0x40), (WRITE, 0)):
+        host = Host()
+        non_dma(host)
+        host.send(code, 0, 0, 0, 1, 2, 1, 0x1B, 0xFF)
+        host.out(DOR, 0x0C)
+        for _ in range(512):
+            assert host.inb(MSR) == 0xB0 | direction
+            host.inb(FIFO) if direction else host.out(FIFO, 0x55)
+        assert host.inb(MSR) == 0x30
+        assert host.inb(FIFO) == 0
+        host.out(FIFO, 0x55)
+        host.out(DOR, MOTOR_A)
+        assert host.results()[:2] == bytes((ABNORMAL, EN))
+
+
+def test_an_empty_drive_has_no_address_marks() -> None:
     host = Host()
     host.fdc.insert(0, None)
-    host.send(READ_ID, 0)
-    assert host.inb(MSR) == BUSY
-    host.fdc.insert(0, image(1440))
-    host.out(CCR, 0)
+    assert host.command(READ_ID, 0)[:2] == bytes((ABNORMAL, MA))
+    assert host.read((0, 0, 1), 512)[:2] == bytes((ABNORMAL, MA))
+    assert host.write((0, 0, 1), bytes(512))[:2] == bytes((ABNORMAL, MA))
+
+
+def test_a_medium_that_is_taken_out_ends_the_command() -> None:
+    host = Host()
+    non_dma(host)
+    host.send(READ, 0, 0, 0, 1, 2, 18, 0x1B, 0xFF)
+    assert host.inb(FIFO) == 0
+    host.fdc.insert(0, None)
     assert host.results()[:2] == bytes((ABNORMAL, MA))
+    assert host.irq.level == 0
+
+
+def test_wired_by_command_ds_selects_and_motors_run() -> None:
+    host = Host(second=FloppyDrive(image(1440)), start=False, as_qemu=True)
+    assert host.inb(DOR) == 0x0C
+    assert host.command(0x08) == b"\x80"
+    host.out(CCR, 2)
+    assert host.command(READ_ID, 0)[:2] == bytes((ABNORMAL, MA))
+    assert host.command(READ_ID, 1) == bytes((1, 0, 0, 0, 0, 1, 2))
+    host.seek(3, drive=1)
+    assert host.drive.at_track_0
+    assert host.command(READ_ID, 2)[:2] == bytes((ABNORMAL | 2, MA))
+    host.fdc.reset()
+    assert host.inb(MSR) == READY
 
 
 # --- write ------------------------------------------------------------------------------------------------

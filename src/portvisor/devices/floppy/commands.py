@@ -19,9 +19,10 @@ class Chip(Protocol):
     """The controller as its commands see it."""
 
     state: ChipState
+    select_by_command: bool
 
     def selected(self) -> FloppyDrive | None:
-        """The drive that DOR selects."""
+        """The drive that sees what the chip drives."""
         ...
 
     def gate_open(self) -> bool:
@@ -40,6 +41,11 @@ class Command:
     """Bits of the first byte that are the command's options."""
     run: Callable[[Chip, bytes], bytes] | None = None
     """None for those of `transfer`."""
+
+    @property
+    def names_drive(self) -> bool:
+        """Whether its second byte has DS."""
+        return self.run is None or self.code in (r.SENSE_DRIVE_STATUS, r.RECALIBRATE, r.SEEK, r.RELATIVE_SEEK)
 
 
 def specify(chip: Chip, command: bytes) -> bytes:

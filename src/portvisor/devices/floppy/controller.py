@@ -14,11 +14,13 @@ Register Encoding", "Data Transfer Commands".
 
 DOR alone selects a drive, and only with its motor on; DS of a command says whose PCN and status are meant. In AT
 mode SRA and SRB are not driven and DMAGATE# of DOR cuts off IRQ and DMA request; in PS/2 mode it does nothing.
+INT falls when the last result byte has been read.
 
 Not modelled: time (a drive is at speed, a head where it was sent, a sector under it at once; so no overrun, and the
-drive busy bits of MSR are never seen), the read and write toggles of SRB, Model 30 mode, tape drives,
-perpendicular recording (the mode is kept only), power down (kept only), FM, sectors of other than 512 bytes,
-formats other than that of the medium: FORMAT refuses them with "not writable".
+drive busy bits of MSR are never seen; in an empty drive, for whose index pulses a real controller waits, no address
+mark is found at once), the read and write toggles of SRB, Model 30 mode, tape drives, perpendicular recording (the
+mode is kept only), power down (kept only), FM, sectors of other than 512 bytes, formats other than that of the
+medium: FORMAT refuses them with "not writable".
 """
 
 from __future__ import annotations
@@ -59,6 +61,9 @@ class FloppyController(Device):
         mode: how the registers look.
         base: address of SRA.
         decode_sra: whether SRA is at its port; many boards have another chip there.
+        select_by_command: how the drives are wired: to DS of the last command (or DOR) and with motors that always
+            run, as to an 8272A, instead of to DOR's drive select and motor lines.
+        dor_after_reset: what RESET leaves in DOR; 0 but on boards that come up with the chip enabled.
     """
 
     name = "floppy"
@@ -79,6 +84,8 @@ class FloppyController(Device):
         mode: HostMode = HostMode.PS2,
         base: int = BASE,
         decode_sra: bool = True,
+        select_by_command: bool = False,
+        dor_after_reset: int = 0,
     ) -> None:
         first = r.SRA if decode_sra else r.SRB
         self.ports = (
@@ -87,13 +94,17 @@ class FloppyController(Device):
         )
         super().__init__()
         self.mode = mode
+        self.select_by_command = select_by_command
+        self._dor_after_reset = dor_after_reset
         self.drives: list[FloppyDrive | None] = list(drives[:2]) + [None] * (2 - len(drives))
         self._irq = irq
         self._transfers = Transfers(self, dma, memory)
         dma.connect(DMA_CHANNEL, self._go_on)
-        self._share_states()
+        self._power_up()
 
-    def _share_states(self) -> None:
+    def _power_up(self) -> None:
+        """What a fresh state lacks."""
+        self.state.dor = self._dor_after_reset
         self.state.drives = [drive.state if drive else None for drive in self.drives]
 
     def insert(self, number: int, image: BlockBackend | None) -> None:
@@ -111,8 +122,10 @@ class FloppyController(Device):
     # --- signals --------------------------------------------------------------------------------------
 
     def selected(self) -> FloppyDrive | None:
-        """The drive that DOR selects: its motor must be on too."""
+        """The drive that DOR selects: its motor must be on too. Or the one that a command selects."""
         dor = self.state.dor
+        if self.select_by_command:
+            return self.drives[self.state.unit] if self.state.unit < len(self.drives) else None
         number = dor & r.DOR_DRIVE_SEL
         if number >= len(self.drives) or not dor >> (r.DOR_MOT_EN_SHIFT + number) & 1:
             return None
@@ -136,7 +149,7 @@ class FloppyController(Device):
     def reset(self) -> None:
         """RESET: held in reset until DOR lets go. Drives do not see it."""
         super().reset()
-        self._share_states()
+        self._power_up()
         self._transfers.stop()
         self._update_irq()
 
@@ -249,6 +262,7 @@ class FloppyController(Device):
 
     def _write_dor(self, value: int) -> None:
         before, self.state.dor = self.state.dor, value
+        self.state.unit = value & r.DOR_DRIVE_SEL
         if not value & r.DOR_RESET:
             self._software_reset()
         elif not before & r.DOR_RESET:
@@ -282,6 +296,8 @@ class FloppyController(Device):
             self._answer(INVALID)
         elif is_complete(command, state.command):
             received = bytes(state.command)
+            if command.names_drive:
+                state.unit = received[1] & r.PARAM_DS
             if command.run:
                 self._answer(command.run(self, received))
             else:
@@ -311,14 +327,14 @@ class FloppyController(Device):
         return self._read_result() if state.phase == RESULT else 0
 
     def _read_result(self) -> int:
-        """The first byte of a transfer takes its interrupt back; after the last a pending seek has its own."""
+        """The last byte of a transfer takes its interrupt back; a seek that is still pending gets one."""
         state = self.state
         value = state.results.pop(0)
-        command = DECODE[state.command[0]]
-        if command and not command.run:
-            state.interrupt = False
-            self._update_irq()
         if not state.results:
+            command = DECODE[state.command[0]]
+            if command and not command.run:
+                state.interrupt = False
+                self._update_irq()
             self._await_command()
             state.interrupt |= any(status & r.ST0_SE for status in state.pending if status != NOTHING)
             self._update_irq()

@@ -58,6 +58,8 @@ class ChipState:
     """The controller and its drives."""
 
     dor: int = 0
+    unit: int = 0
+    """The drive that DOR or a command has named last."""
     tdr: int = 0
     dsr: int = DSR_DEFAULT
     """Data rate and precompensation."""

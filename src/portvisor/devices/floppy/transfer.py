@@ -1,7 +1,7 @@
 """The commands that reach the medium, sector by sector.
 
 A command goes on as far as it can at once. It waits for the host (a DMA channel that is masked, the FIFO in non-DMA
-mode) and for index pulses (no medium, motor off), and is taken up again by `run`.
+mode) and for index pulses (motor off), and is taken up again by `run`.
 """
 
 from __future__ import annotations
@@ -95,9 +95,11 @@ class Transfers:
         state, t = self._chip.state, self._chip.state.transfer
         while state.phase == EXECUTION:
             drive = self._chip.selected()
-            if drive is None or drive.image is None:
+            if drive is None and not self._chip.select_by_command:
                 return
-            if not t.opened:
+            if drive is None or drive.image is None:
+                self._fail(r.ST1_MA)
+            elif not t.opened:
                 self._open(drive)
             elif not self._exchange():
                 return
@@ -219,7 +221,9 @@ class Transfers:
     def fifo_ready(self) -> bool:
         """Non-DMA mode: whether the FIFO wants or has a byte."""
         t = self._chip.state.transfer
-        return t.opened and t.non_dma and t.code != r.VERIFY
+        if not t.opened or not t.non_dma or t.code == r.VERIFY:
+            return False
+        return t.position < len(t.data) if self.reads() else len(t.data) < t.wanted
 
     def reads(self) -> bool:
         """The direction of the FIFO: to the host."""
