@@ -134,8 +134,7 @@ def test_media_come_and_go_by_qmp(disk: Path) -> None:
         assert changed(machine)  # no step
         seek(machine, 0)
         assert not changed(machine)
-        machine.outb(0x3F7, 0)
-        assert result(machine, 0x4A, 0) == [0, 0, 0, 0, 0, 1, 2]
+        assert result(machine, 0x0A, 0) == [0, 0, 0, 0, 0, 1, 2]
         machine.qmp("blockdev-change-medium", id="floppy0", filename=str(disk))  # the same file again
         machine.qmp("eject", id="floppy0")
         seek(machine, 5)

@@ -31,10 +31,6 @@ def drives_of(images: Sequence[BlockBackend | None]) -> list[FloppyDrive | None]
     return drives
 
 
-ENABLED = 0x0C
-"""DOR: DMAGATE# and RESET# set."""
-
-
 def attach_floppy(
     machine: PcLike, drives: Sequence[FloppyDrive | None], *, as_qemu: bool = False
 ) -> FloppyController:
@@ -53,7 +49,7 @@ def attach_floppy(
         drives,
         decode_sra=False,
         select_by_command=as_qemu,
-        dor_after_reset=ENABLED if as_qemu else 0,
+        enabled_after_reset=as_qemu,
     )
     cmos.set_floppies(chips.rtc.cmos, [drive.kind if drive else 0 for drive in controller.drives])
     return machine.attach(controller)

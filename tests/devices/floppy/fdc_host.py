@@ -55,7 +55,7 @@ class Host:
         self.drive = FloppyDrive(self.medium, kind)
         self.fdc = FloppyController(
             self.irq, self.dma, memory, (self.drive, second), mode=mode,
-            select_by_command=as_qemu, dor_after_reset=0x0C if as_qemu else 0,
+            select_by_command=as_qemu, enabled_after_reset=as_qemu,
         )  # fmt: skip
         self.space = bus(self.fdc, self.dma, pages)
         self.out(0xD6, 0xC0)

@@ -47,19 +47,19 @@ def test_a_medium_that_does_not_fit_the_drive_is_refused_and_changes_nothing() -
 
 def test_a_360_rpm_drive_reads_a_360k_medium_at_300_kbps_with_double_steps() -> None:
     drive = FloppyDrive(image(720), DriveKind.MB_1_2)
-    assert drive.track(0, 1, mfm=True) == 0
-    assert drive.track(0, 2, mfm=True) is None
+    assert drive.track(0, 1) == 0
+    assert drive.track(0, 2) is None
     drive.step(1)
-    assert drive.track(0, 1, mfm=True) is None  # between two tracks
+    assert drive.track(0, 1) is None  # between two tracks
     drive.step(1)
-    assert drive.track(0, 1, mfm=True) == 1
+    assert drive.track(0, 1) == 1
 
 
 def test_the_head_stops_at_both_ends() -> None:
     drive = FloppyDrive(image())
     drive.step(200)
     assert drive.state.cylinder == 83
-    assert drive.track(0, 0, mfm=True) is None
+    assert drive.track(0, 0) is None
     drive.step(-200)
     assert drive.at_track_0
 

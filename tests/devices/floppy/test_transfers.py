@@ -139,16 +139,15 @@ def test_an_id_that_is_not_on_the_track(chrn: tuple[int, int, int, int], st2: in
     assert host.command(READ, 0, *chrn, 18, 0x1B, 0xFF) == bytes((ABNORMAL, ND, st2, *chrn))
 
 
-@pytest.mark.parametrize("case", ["rate", "fm", "side", "outside"])
+@pytest.mark.parametrize("case", ["rate", "side", "outside"])
 def test_no_address_mark(case: str) -> None:
     host = Host(image(360))
     host.out(CCR, 0 if case == "rate" else 2)
     head = 1 if case == "side" else 0
     if case == "outside":
         host.seek(41)
-    code = 0x06 if case == "fm" else READ
-    assert host.read((0, head, 1), 512, code=code, eot=9)[:3] == bytes((ABNORMAL | head << 2, MA, 0))
-    assert host.command(code & 0x40 | 0x0A, head << 2)[:3] == bytes((ABNORMAL | head << 2, MA, 0))
+    assert host.read((0, head, 1), 512, eot=9)[:3] == bytes((ABNORMAL | head << 2, MA, 0))
+    assert host.command(READ_ID, head << 2)[:3] == bytes((ABNORMAL | head << 2, MA, 0))
 
 
 def test_a_sector_that_the_host_cannot_read_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +245,7 @@ def test_wired_by_command_ds_selects_and_motors_run() -> None:
     host = Host(second=FloppyDrive(image(1440)), start=False, as_qemu=True)
     assert host.inb(DOR) == 0x0C
     assert host.command(0x08) == b"\x80"
+    assert host.command(READ_ID, 0)[:2] == bytes(2)  # 500 kb/s
     host.out(CCR, 2)
     assert host.command(READ_ID, 0)[:2] == bytes((ABNORMAL, MA))
     assert host.command(READ_ID, 1) == bytes((1, 0, 0, 0, 0, 1, 2))

@@ -19,8 +19,8 @@ INT falls when the last result byte has been read.
 Not modelled: time (a drive is at speed, a head where it was sent, a sector under it at once; so no overrun, and the
 drive busy bits of MSR are never seen; in an empty drive, for whose index pulses a real controller waits, no address
 mark is found at once), the read and write toggles of SRB, Model 30 mode, tape drives, perpendicular recording (the
-mode is kept only), power down (kept only), FM, sectors of other than 512 bytes, formats other than that of the
-medium: FORMAT refuses them with "not writable".
+mode is kept only), power down (kept only), FM (the MFM bit is not looked at), sectors of other than 512 bytes,
+formats other than that of the medium: FORMAT refuses them with "not writable".
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class FloppyController(Device):
         decode_sra: whether SRA is at its port; many boards have another chip there.
         select_by_command: how the drives are wired: to DS of the last command (or DOR) and with motors that always
             run, as to an 8272A, instead of to DOR's drive select and motor lines.
-        dor_after_reset: what RESET leaves in DOR; 0 but on boards that come up with the chip enabled.
+        enabled_after_reset: RESET leaves the chip as firmware would: enabled, at 500 kb/s, all statuses taken.
     """
 
     name = "floppy"
@@ -85,7 +85,7 @@ class FloppyController(Device):
         base: int = BASE,
         decode_sra: bool = True,
         select_by_command: bool = False,
-        dor_after_reset: int = 0,
+        enabled_after_reset: bool = False,
     ) -> None:
         first = r.SRA if decode_sra else r.SRB
         self.ports = (
@@ -95,7 +95,7 @@ class FloppyController(Device):
         super().__init__()
         self.mode = mode
         self.select_by_command = select_by_command
-        self._dor_after_reset = dor_after_reset
+        self._enabled_after_reset = enabled_after_reset
         self.drives: list[FloppyDrive | None] = list(drives[:2]) + [None] * (2 - len(drives))
         self._irq = irq
         self._transfers = Transfers(self, dma, memory)
@@ -104,7 +104,9 @@ class FloppyController(Device):
 
     def _power_up(self) -> None:
         """What a fresh state lacks."""
-        self.state.dor = self._dor_after_reset
+        if self._enabled_after_reset:
+            self.state.dor = r.DOR_DMAGATE | r.DOR_RESET
+            self.state.dsr = RATE_500K
         self.state.drives = [drive.state if drive else None for drive in self.drives]
 
     def insert(self, number: int, image: BlockBackend | None) -> None:

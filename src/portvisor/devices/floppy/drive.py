@@ -82,10 +82,10 @@ class FloppyDrive:
 
     # --- what is on the track -------------------------------------------------------------------------
 
-    def track(self, head: int, rate: int, mfm: bool) -> int | None:
+    def track(self, head: int, rate: int) -> int | None:
         """The C of the ID fields under a head; None if no ID field can be read there."""
         layout = self.format
-        if layout is None or not mfm or head >= layout.heads or rate != layout.rate_in(self.kind):
+        if layout is None or head >= layout.heads or rate != layout.rate_in(self.kind):
             return None
         cylinder, between = divmod(self.state.cylinder, layout.steps(self.kind))
         return None if between or cylinder >= layout.cylinders else cylinder

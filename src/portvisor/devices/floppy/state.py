@@ -21,7 +21,6 @@ class TransferState:
 
     code: int = 0
     multi_track: bool = False
-    mfm: bool = False
     skip: bool = False
     non_dma: bool = False
     drive: int = 0

@@ -39,8 +39,7 @@ class Transfers:
         chip = self._chip
         state, t = chip.state, chip.state.transfer
         t.code = code
-        t.multi_track, t.mfm = bool(command[0] & r.CMD_MT), bool(command[0] & r.CMD_MFM)
-        t.skip = bool(command[0] & r.CMD_SK)
+        t.multi_track, t.skip = bool(command[0] & r.CMD_MT), bool(command[0] & r.CMD_SK)
         t.non_dma = bool(state.load_and_mode & r.SPECIFY_ND)
         t.drive, t.head = command[1] & r.PARAM_DS, 1 if command[1] & r.PARAM_HDS else 0
         t.st0 = t.st1 = t.st2 = t.left = t.passed = 0
@@ -139,7 +138,7 @@ class Transfers:
     def _track(self, drive: FloppyDrive) -> int | None:
         """The C of the IDs under the head; without any the command ends."""
         state, t = self._chip.state, self._chip.state.transfer
-        track = drive.track(t.head, state.dsr & r.DSR_RATE, t.mfm)
+        track = drive.track(t.head, state.dsr & r.DSR_RATE)
         if track is None:
             self._fail(r.ST1_MA)
         return track
@@ -298,7 +297,7 @@ class Transfers:
         state, t = self._chip.state, self._chip.state.transfer
         unit = t.data.ljust(t.wanted, b"\xff")
         t.c, t.h, t.r, t.n = unit[:ID_SIZE]
-        track = drive.track(t.head, state.dsr & r.DSR_RATE, t.mfm)
+        track = drive.track(t.head, state.dsr & r.DSR_RATE)
         fits = t.c == track and t.h == t.head and t.n == SECTOR_CODE and 1 <= t.r <= drive.sectors
         data = bytes(unit[ID_SIZE:]) if t.code == r.FORMAT_AND_WRITE else bytes((t.fill,)) * SECTOR_SIZE
         try:
