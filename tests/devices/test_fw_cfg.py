@@ -92,6 +92,11 @@ class TestDataRegister:
         board.select(0x3ABC)
         assert board.data(3) == bytes(3)
 
+    def test_the_write_mode_bit_of_a_selector_selects_the_same_item(self, board: Board) -> None:
+        """Selector register: bit 14 tells of writes through the data register, which are ignored."""
+        board.select(0x4000 | Key.SIGNATURE)
+        assert board.data(4) == b"QEMU"
+
     def test_selecting_rewinds(self, board: Board) -> None:
         """Selector register: setting it sets the data offset to zero."""
         board.select(Key.SIGNATURE)
@@ -296,6 +301,7 @@ class TestDma:
 
     def test_write_to_a_read_only_item_is_an_error(self, board: Board) -> None:
         assert board.dma(Key.SIGNATURE << 16 | SELECT | WRITE, 4, 0x200) == ERROR
+        assert board.dma(Key.SIGNATURE << 16 | SELECT | WRITE, 0, 0x200) == 0
         board.select(Key.SIGNATURE)
         assert board.data(4) == b"QEMU"
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from devices.qtest_board import QtestBoard, qtest_board
 from devices.shared_bus import bus
 from portvisor.devices.i8042 import I8042
 from portvisor.devices.i8259 import PicPair
 from portvisor.ports import IrqLine, VirtualClock
+from portvisor.qtest.client import QtestClient
+from qtest.qemu_reference import stopped_qemu
 
 pytestmark = pytest.mark.qemu
 
@@ -31,15 +32,15 @@ INPUTS = tuple(irq for irq in range(16) if irq != 2)
 
 
 @pytest.fixture(scope="module")
-def qemu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QtestBoard]:
-    with qtest_board(tmp_path_factory.mktemp("qemu")) as board:
-        yield board
+def qemu() -> Iterator[QtestClient]:
+    with stopped_qemu("-machine", "pc", "-m", "16", "-nodefaults") as machine:
+        yield machine
 
 
 class PicBoth:
     """Both 8259 pairs, driven alike."""
 
-    def __init__(self, qemu: QtestBoard, chance: random.Random) -> None:
+    def __init__(self, qemu: QtestClient, chance: random.Random) -> None:
         self.qemu = qemu
         self.chance = chance
         self.pic = PicPair(IrqLine())
@@ -50,11 +51,11 @@ class PicBoth:
     def out(self, port: int, *values: int) -> None:
         for value in values:
             self.history.append(f"out {port:x},{value:02x}")
-            self.qemu.write(port, value)
+            self.qemu.outb(port, value)
             self.space.write(port, 1, value)
 
     def compare(self, port: int) -> None:
-        theirs, ours = self.qemu.read(port), self.space.read(port, 1)
+        theirs, ours = self.qemu.inb(port), self.space.read(port, 1)
         assert ours == theirs, f"in {port:x}: {ours:02x}, QEMU {theirs:02x}; {self.history[-30:]}"
 
     def line(self, irq: int, level: int) -> None:
@@ -135,7 +136,7 @@ class PicBoth:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_8259_pair_keeps_the_same_registers(qemu: QtestBoard, seed: int) -> None:
+def test_8259_pair_keeps_the_same_registers(qemu: QtestClient, seed: int) -> None:
     both = PicBoth(qemu, random.Random(seed))
     for _ in range(ROUNDS):
         both.init()
@@ -157,25 +158,25 @@ MOUSE = (
 class KeyboardBoth:
     """Both keyboard controllers."""
 
-    def __init__(self, qemu: QtestBoard) -> None:
+    def __init__(self, qemu: QtestClient) -> None:
         self.qemu = qemu
         self.space = bus(I8042(VirtualClock(), IrqLine(), IrqLine()))
 
     def check(self, *accesses: tuple[int, int]) -> None:
         """Write, then everything that can be read has to agree: status and data, byte by byte."""
         for port, value in accesses:
-            self.qemu.write(port, value)
+            self.qemu.outb(port, value)
             self.space.write(port, 1, value)
         for _ in range(20):
-            theirs, ours = self.qemu.read(0x64) & ~A2, self.space.read(0x64, 1) & ~A2
+            theirs, ours = self.qemu.inb(0x64) & ~A2, self.space.read(0x64, 1) & ~A2
             assert ours == theirs, f"status {ours:02x}, QEMU {theirs:02x} after {accesses}"
             if not ours & 1:
                 return
-            theirs, ours = self.qemu.read(0x60), self.space.read(0x60, 1)
+            theirs, ours = self.qemu.inb(0x60), self.space.read(0x60, 1)
             assert ours == theirs, f"data {ours:02x}, QEMU {theirs:02x} after {accesses}"
 
 
-def test_8042_keyboard_and_mouse_give_the_same_answers(qemu: QtestBoard) -> None:
+def test_8042_keyboard_and_mouse_give_the_same_answers(qemu: QtestClient) -> None:
     both = KeyboardBoth(qemu)
     for command in CONTROLLER:
         both.check((0x64, command))

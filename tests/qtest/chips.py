@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from qtest import known, streams
-from qtest.differential import Chip
+from qtest.differential import DISK_FILE, Busy, Chip
 
 SERIAL = ("-chardev", "null,id=com1", "-device", "isa-serial,chardev=com1")
 KCS = ("-device", "ipmi-bmc-sim,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0,irq=0")
+UUID = ("-uuid", "00112233-4455-6677-8899-aabbccddeeff")
+DISK = (
+    *("-drive", f"file={DISK_FILE},format=raw,if=none,id=disk,snapshot=on"),
+    *("-device", "ide-hd,drive=disk,bus=ide.0,unit=0"),
+)
+BUSY = Busy("inb 0x3f6", 0x80)
 WATCHDOG = ("-watchdog-action", "none")
 
 CHIPS: dict[str, Chip] = {
@@ -19,6 +25,8 @@ CHIPS: dict[str, Chip] = {
     "misc": Chip(streams.MISC),
     "16550": Chip(streams.UART, streams.UART_PROLOGUE, arguments=SERIAL),
     "vga": Chip(streams.VGA, streams.VGA_PROLOGUE, arguments=("-device", "isa-vga")),
+    "fw_cfg": Chip(streams.FW_CFG, streams.FW_CFG_PROLOGUE, arguments=UUID),
+    "ide": Chip(streams.IDE, streams.IDE_PROLOGUE, known.IDE, arguments=DISK, busy=BUSY),
     "kcs": Chip(streams.KCS, allowed=known.KCS, arguments=KCS),
     "pm": Chip(streams.PM, streams.Q35_PROLOGUE, arguments=WATCHDOG, machine="q35"),
     "tco": Chip(streams.TCO, streams.TCO_PROLOGUE, known.TCO_BOOT, WATCHDOG, "q35"),

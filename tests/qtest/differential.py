@@ -11,7 +11,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, groupby
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -19,7 +22,7 @@ from hypothesis.strategies import SearchStrategy
 
 from portvisor.qtest.client import Answer, QtestClient
 from qtest.qemu_reference import qemu_client
-from qtest.streams import Group, Groups
+from qtest.streams import IDE_SECTORS, TIMES, WAIT, Group, Groups
 
 OPERATIONS = int(os.environ.get("PORTVISOR_QTEST_OPERATIONS", "20000"))
 """Commands that a test compares at least; more find rarer differences."""
@@ -27,6 +30,10 @@ GROUPS = 60
 """Groups of a stream."""
 EXAMPLES = 25
 """Streams of one seed."""
+BUSY_POLLS = 1_000_000
+DISK_FILE = "DISK"
+"""Stands for an image of random bytes in the arguments of a chip."""
+DISK_SIZE = IDE_SECTORS * 512
 BASE_ARGUMENTS = ("-nodefaults", "-m", "16", "-rtc", "base=2020-02-28T23:59:50,clock=vm")
 
 PROLOGUE = (
@@ -42,6 +49,15 @@ Rule = Callable[[Sequence[str], Answer, Answer], bool]
 
 
 @dataclass(frozen=True)
+class Busy:
+    """A chip that works in the background of QEMU's process: what "wait" in a group waits for."""
+
+    poll: str
+    mask: int
+    """Bits of the reply that say that it is busy."""
+
+
+@dataclass(frozen=True)
 class Chip:
     """What a comparison needs to know of a chip."""
 
@@ -53,6 +69,7 @@ class Chip:
     arguments: Sequence[str] = ()
     """More for the command line."""
     machine: str = "pc"
+    busy: Busy | None = None
 
 
 @dataclass
@@ -101,15 +118,31 @@ class Pair:
         """Reset both, run the stream on both; None if all answers are the same."""
         for machine in (self.ours, self.theirs):
             machine.reset()
-            machine.ask_all((*PROLOGUE, *self.chip.prologue))
+            self._answers(machine, [(*PROLOGUE, *self.chip.prologue)])
         commands = [command for group in stream for command in group]
-        ours, theirs = self.ours.exchange(commands), self.theirs.exchange(commands)
+        ours, theirs = (self._answers(machine, stream) for machine in (self.ours, self.theirs))
         self.compared += len(commands)
         allowed = self.chip.allowed
         for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
             if mine != other and not (allowed and allowed(commands[: index + 1], mine, other)):
                 return Difference(self.name, _head(stream, index + 1), mine, other)
         return None
+
+    def _answers(self, machine: QtestClient, stream: Sequence[Group]) -> list[Answer]:
+        """One answer a command."""
+        commands = [command for group in stream for command in group]
+        if self.chip.busy is None:
+            return machine.exchange(commands)
+        answers: list[Answer] = []
+        for kind, some in groupby(commands, key=_kind):
+            if kind == WAIT:
+                answers[-1] = _late(answers[-1], _wait_until_idle(machine, self.chip.busy))
+                answers += [Answer("", ())] * len(list(some))
+            elif kind == TIMES:
+                answers += [_repeated(machine, command) for command in some]
+            else:
+                answers += machine.exchange(some)
+        return answers
 
     def check(self, stream: Sequence[Group]) -> None:
         """Fail with the difference, if there is one."""
@@ -139,8 +172,38 @@ class Pair:
         check()
 
 
+def _kind(command: str) -> str:
+    return WAIT if command == WAIT else TIMES if TIMES in command else ""
+
+
+def _late(answer: Answer, edges: list[tuple[int, int]]) -> Answer:
+    return answer._replace(edges=(*answer.edges, *edges))
+
+
+def _repeated(machine: QtestClient, command: str) -> Answer:
+    """A command many times over, which count as one."""
+    times, _, repeated = command.partition(TIMES)
+    answers = machine.exchange([repeated] * int(times))
+    edges = tuple(edge for answer in answers for edge in answer.edges)
+    return Answer(" ".join(answer.reply for answer in answers), edges)
+
+
+def _wait_until_idle(machine: QtestClient, busy: Busy) -> list[tuple[int, int]]:
+    """The interrupt changes meanwhile."""
+    edges: list[tuple[int, int]] = []
+    for _ in range(BUSY_POLLS):
+        (answer,) = machine.exchange([busy.poll])
+        edges += answer.edges
+        if not int(answer.reply, 16) & busy.mask:
+            return edges
+    raise AssertionError(f"{busy.poll}: busy for ever")
+
+
 def _head(stream: Sequence[Group], length: int) -> list[Group]:
-    """The groups up to command `length`, which becomes the last one."""
+    """The groups up to command `length`, which becomes the last one, and the wait for it."""
+    commands = [command for group in stream for command in group]
+    if commands[length : length + 1] == [WAIT]:
+        length += 1
     head: list[Group] = []
     for group in stream:
         if length <= 0:
@@ -153,6 +216,10 @@ def _head(stream: Sequence[Group], length: int) -> list[Group]:
 @contextmanager
 def pair(name: str, chip: Chip) -> Iterator[Pair]:
     """Start both machines."""
-    everything = ("-machine", chip.machine, *BASE_ARGUMENTS, *chip.arguments)
-    with QtestClient(everything) as ours, qemu_client(everything) as theirs:
-        yield Pair(name, chip, ours, theirs)
+    with TemporaryDirectory(prefix="qtest-disk-") as folder:
+        disk = Path(folder) / "disk"
+        disk.write_bytes(Random(0).randbytes(DISK_SIZE))
+        own = [word.replace(f"file={DISK_FILE},", f"file={disk},") for word in chip.arguments]
+        everything = ("-machine", chip.machine, *BASE_ARGUMENTS, *own)
+        with QtestClient(everything) as ours, qemu_client(everything) as theirs:
+            yield Pair(name, chip, ours, theirs)

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from portvisor.qtest.client import QtestClient
+from portvisor.qtest.client import STOPPED_CPU, QtestClient
 from support import missing, require_program
 
 SOURCE = Path(__file__).with_name("accelerator.c")
@@ -37,6 +37,12 @@ def _module_folder() -> TemporaryDirectory[str]:
         timeout=60,
     )
     return folder
+
+
+def stopped_qemu(*arguments: str) -> QtestClient:
+    """A client of any QEMU, to be entered; its clock stands."""
+    program = require_program("qemu-system-x86_64", "qemu-system-x86")
+    return QtestClient(arguments, program=(program,), accelerator=STOPPED_CPU)
 
 
 def qemu_client(arguments: Sequence[str]) -> QtestClient:

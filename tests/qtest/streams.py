@@ -15,6 +15,11 @@ Group = tuple[str, ...]
 """A few commands that belong together."""
 Groups = SearchStrategy[Group]
 
+WAIT = "wait"
+"""In place of a command: until a chip is idle that works in the background of QEMU's process."""
+TIMES = " * "
+"""Between a number and a command that is repeated."""
+
 STEPS_NS = (1, 100, 838, 839, 1000, 5000, 100_000, 1_000_000, 54_925_439, 1_000_000_000)
 
 
@@ -346,6 +351,101 @@ VGA = weighted(
     (12, read(0x3C4, 0x3CC, 0x3CE, 0x3D4)),
 )
 """Indexed registers, attribute controller, DAC, general registers; no status that depends on time."""
+
+
+# --- fw_cfg ---------------------------------------------------------------------------------------------
+
+_DMA_REQUEST, _DMA_DATA = 0x1000, 0x2000
+_DMA_READ, _DMA_WRITE = 0x02, 0x10
+FW_CFG_PROLOGUE = (f"memset {_DMA_REQUEST:#x} 0x2000 0", "outl 0x514 0", "outw 0x510 0")
+_FW_CFG_KEYS = st.sampled_from((0, 1, 2, 3, 5, 0xE, 0xF, 0x10, 0x11, 0x4000, 0x4003, 0x8000, 0xBFFF, 0xFFFF))
+"""Items that both have, absent ones, and the flags of a selector."""
+_FW_CFG_SELECT = write(0x510, _FW_CFG_KEYS, letter="w")
+
+
+def _fw_cfg_dma(request: tuple[int, int, int, int]) -> Group:
+    key, control, length, address = request
+    data = (key << 16 | control).to_bytes(4, "big") + length.to_bytes(4, "big") + address.to_bytes(8, "big")
+    low = int.from_bytes(_DMA_REQUEST.to_bytes(4, "big"), "little")
+    start = [f"outl 0x518 {low:#x}"]
+    if control & (_DMA_READ | _DMA_WRITE) == _DMA_WRITE:
+        start.append("outw 0x510 0")  # where a write that is refused leaves the offset is not defined
+    return (
+        f"write {_DMA_REQUEST:#x} 16 0x{data.hex()}",
+        *start,
+        f"read {_DMA_REQUEST:#x} 16",
+        f"read {address:#x} 24",
+    )
+
+
+FW_CFG = weighted(
+    (3, sequence(_FW_CFG_SELECT, st.integers(1, 12).map(lambda count: ("inb 0x511",) * count))),
+    (1, st.integers(1, 12).map(lambda count: ("inb 0x511",) * count)),
+    (1, write_any(0x510, 0x511, *range(0x514, 0x51C))),
+    (1, write(0x511, bits(0xFFFF), letter="w")),
+    (1, read(*range(0x514, 0x51C))),
+    (1, read(0x514, 0x516, 0x518, letter="w")),
+    (1, read(0x514, 0x518, letter="l")),
+    (
+        6,
+        st.tuples(
+            _FW_CFG_KEYS,
+            bits(0x1F),
+            st.sampled_from((0, 1, 3, 4, 8, 16, 100)),
+            st.integers(_DMA_DATA, _DMA_DATA + 0x100),
+        ).map(_fw_cfg_dma),
+    ),
+)
+"""Items byte by byte and by DMA (any control bits), accesses of other sizes; no reads of the selector."""
+
+
+# --- IDE ------------------------------------------------------------------------------------------------
+
+IDE_SECTORS = 64
+_IDE_SETUP = ("outb 0x1f6 0xe0", "outb 0x1f2 1", "outb 0x1f7 0xc6", "inb 0x1f7")
+"""Blocks of one sector for READ and WRITE MULTIPLE; after a reset QEMU has 16."""
+IDE_PROLOGUE = ("outb 0x3f6 0", *_IDE_SETUP)
+_IDE_REGISTERS = (0x1F2, 0x1F3, 0x1F4, 0x1F5)
+_IDE_READS, _IDE_WRITES = (0x20, 0x21, 0xC4), (0x30, 0x31, 0xC5)
+_IDE_NO_DATA = (0x00, 0x10, 0x40, 0x90, 0x91, 0xE1, 0xE5, 0xE7, 0xEA, 0xEF, 0xF8, 0xFF)
+_IDE_RESET = ("outb 0x3f6 0x6", "outb 0x3f6 0x2", WAIT, *_IDE_SETUP)
+"""Software reset without interrupts: the way out of a transfer."""
+
+
+def _ide_command(code: int, lba: int, count: int) -> Group:
+    address = zip((*_IDE_REGISTERS, 0x1F6), (count, lba, lba >> 8, lba >> 16, 0xE0), strict=True)
+    return (*(f"outb {port:#x} {value & 0xFF:#x}" for port, value in address), f"outb 0x1f7 {code:#x}", WAIT)
+
+
+def _ide_transfer(parts: tuple[int, int, int, str, int]) -> Group:
+    """Whole sectors, and a reset if the transfer is left before its end."""
+    code, lba, count, word, left = parts
+    sizes = [256] * (count - 1) + [256 - left]
+    blocks = [(f"{size}{TIMES}{word}", WAIT, "inb 0x1f7") for size in sizes]
+    end = _IDE_RESET if left else ("inb 0x1f1",)
+    return (*_ide_command(code, lba, count), "inb 0x1f7", *chain.from_iterable(blocks), *end)
+
+
+def _ide_transfers(codes: Sequence[int], words: SearchStrategy[str]) -> Groups:
+    lbas, left = st.integers(0, IDE_SECTORS - 4), st.sampled_from((0, 0, 0, 0, 1, 100, 255))
+    return st.tuples(st.sampled_from(codes), lbas, st.integers(1, 3), words, left).map(_ide_transfer)
+
+
+IDE = weighted(
+    (4, read(0x1F7, 0x3F6)),
+    *((1, sequence(write(port), read(port))) for port in _IDE_REGISTERS),
+    (2, _ide_transfers(_IDE_READS, st.just("inw 0x1f0"))),
+    (2, _ide_transfers(_IDE_WRITES, bits(0xFFFF).map(lambda word: f"outw 0x1f0 {word:#x}"))),
+    (
+        4,
+        st.tuples(st.sampled_from(_IDE_NO_DATA), st.integers(0, IDE_SECTORS - 16), st.integers(1, 16)).map(
+            lambda parts: (*_ide_command(*parts), "inb 0x1f7", "inb 0x3f6")
+        ),
+    ),
+    (1, write(0x3F6, bits(0x02))),
+    (1, sequence(write(0x1F6, st.sampled_from((0xE0, 0xF0, 0xA0, 0xB0))), run("inb 0x1f6", "inb 0x1f7"))),
+)
+"""A disk as master, no slave: PIO transfers, some left before their end; commands without data; nIEN."""
 
 
 # --- KCS ------------------------------------------------------------------------------------------------

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portvisor.ports.ioports import Resource, new_tree
-from portvisor.qtest.client import STOPPED_CPU, QtestClient
 from portvisor.qtest.counterpart import arguments, board_name, port_map
 from portvisor.qtest.mtree import MtreeError, Region, parse_mtree
 from portvisor.qtest.port_map import KNOWN, Stretch, compare
-from support import require_program
+from qtest.qemu_reference import stopped_qemu
 
 VIEW = """\
 FlatView #0
@@ -125,9 +124,7 @@ DEVICES = (
 
 @cache
 def qemu_map(machine: str, *devices: str) -> tuple[Region, ...]:
-    program = require_program("qemu-system-x86_64", "qemu-system-x86")
-    words = ("-machine", machine, "-nodefaults", "-m", "16", *devices)
-    with QtestClient(words, program=(program,), accelerator=STOPPED_CPU) as qemu:
+    with stopped_qemu("-machine", machine, "-nodefaults", "-m", "16", *devices) as qemu:
         return parse_mtree(qemu.qmp("human-monitor-command", **{"command-line": "info mtree -f"}))
 
 

@@ -40,6 +40,8 @@ CONTROL_WRITE = 0x10
 ID_TRADITIONAL = 0x01
 ID_DMA = 0x02
 
+WRITE_MODE = 0x4000
+"""Bit of a selector that once announced writes through the data register; it does not matter to reads."""
 FIRST_FILE = 0x20
 FILE_LIMIT = 0x4000 - FIRST_FILE
 """Bits 14 and 15 of a selector are flags, so that files end below 4000h."""
@@ -240,7 +242,7 @@ class FwCfg(Device):
             self._write_dma_address(offset, int.from_bytes(value.to_bytes(4, "little"), "big"))
 
     def _select(self, key: int) -> None:
-        self.state.key = key
+        self.state.key = key & ~WRITE_MODE
         self.state.offset = 0
 
     # --- DMA ------------------------------------------------------------------------------------------
@@ -285,7 +287,7 @@ class FwCfg(Device):
         state = self.state
         notify = self._on_write.get(state.key)
         if notify is None:
-            return False
+            return length == 0
         content = state.written.setdefault(state.key, bytearray(self._items[state.key]))
         size = min(length, len(content) - state.offset)
         content[state.offset : state.offset + size] = self._memory.read(address, size)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from uuid import UUID
 
 from portvisor.devices.floppy import FloppyController, FloppyDrive
+from portvisor.devices.fw_cfg import Key
 from portvisor.devices.i8259 import PicPair
 from portvisor.devices.ide.channel import PRIMARY, SECONDARY, IdeChannel
 from portvisor.devices.ide.drive import Drive
@@ -97,6 +99,7 @@ class Board:
         if options.machine == "q35":
             settings = Q35Options(options.memory, serial, sata, options.boot, options.base_time)
             q35 = Q35Board(system, settings, self.clock)
+            q35.fw_cfg.add_item(Key.UUID, UUID(options.uuid).bytes)
             self._fit_vga(q35, options)
             return q35
         pc = PcBoard(
@@ -111,6 +114,7 @@ class Board:
         for address, master, slave in ((PRIMARY, ide[0], ide[1]), (SECONDARY, ide[2], ide[3])):
             channels.append(pc.attach(IdeChannel(irq(address.irq), master, slave, address)))
         pc.ide = (channels[0], channels[1])
+        pc.fw_cfg.add_item(Key.UUID, UUID(options.uuid).bytes)
         self._fit_vga(pc, options)
         return pc
 

@@ -13,11 +13,8 @@ QEMU runs no guest here; it answers port accesses. Left out is what the two are 
 from __future__ import annotations
 
 import random
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,13 +22,15 @@ from devices.ide.ata_host import COUNT, DEVICE, STATUS, AtaDriver, AtaHost, Resu
 from portvisor.backends.image import CD_SECTOR_SIZE, FileImage, MemoryImage
 from portvisor.devices.ide import AtaDisk, AtapiCd
 from portvisor.devices.ide.registers import BSY
-from support import require_program
+from portvisor.qtest.client import QtestClient
+from qtest.qemu_reference import stopped_qemu
 
 SECTORS = 2200
 CHS_SECTORS = 2 * 16 * 63
 BLOCKS = 300
 TIMEOUT = 30.0
 RANDOM_COMMANDS = 120
+LETTERS = {1: "b", 2: "w", 4: "l"}
 
 pytestmark = pytest.mark.qemu
 
@@ -39,39 +38,23 @@ pytestmark = pytest.mark.qemu
 class QtestPorts:
     """Port accesses over QEMU's qtest protocol, many lines a round trip."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._stream = connection.makefile("rwb")
-
-    def _ask(self, lines: list[str]) -> list[int]:
-        """Replies to all lines; in portions that neither side's socket buffer can choke on."""
-        return [value for first in range(0, len(lines), 500) for value in self._portion(lines[first : first + 500])]
-
-    def _portion(self, lines: list[str]) -> list[int]:
-        self._stream.write("".join(f"{line}\n" for line in lines).encode("ascii"))
-        self._stream.flush()
-        values = []
-        for line in lines:
-            reply = self._stream.readline().split()
-            while reply[:1] == [b"IRQ"]:
-                reply = self._stream.readline().split()
-            assert reply[:1] == [b"OK"], (line, reply)
-            values.append(int(reply[1], 16) if len(reply) > 1 else 0)
-        return values
+    def __init__(self, machine: QtestClient) -> None:
+        self._ask_all = machine.ask_all
 
     def read(self, port: int, size: int) -> int:
-        return self._ask([f"in{'bwxl'[size - 1]} {port:#x}"])[0]
+        return int.from_bytes(self.read_block(port, size, 1), "little")
 
     def write(self, port: int, size: int, value: int) -> None:
-        self._ask([f"out{'bwxl'[size - 1]} {port:#x} {value:#x}"])
+        self.write_block(port, size, value.to_bytes(size, "little"))
 
     def read_block(self, port: int, size: int, count: int) -> bytes:
-        values = self._ask([f"in{'bwxl'[size - 1]} {port:#x}"] * count)
-        return b"".join(value.to_bytes(size, "little") for value in values)
+        replies = self._ask_all([f"in{LETTERS[size]} {port:#x}"] * count)
+        return b"".join(int(reply, 16).to_bytes(size, "little") for reply in replies)
 
     def write_block(self, port: int, size: int, data: bytes) -> None:
         steps = range(0, len(data), size)
         values = (int.from_bytes(data[step : step + size], "little") for step in steps)
-        self._ask([f"out{'bwxl'[size - 1]} {port:#x} {value:#x}" for value in values])
+        self._ask_all(f"out{LETTERS[size]} {port:#x} {value:#x}" for value in values)
 
 
 class QemuDriver(AtaDriver):
@@ -96,51 +79,21 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    qemu = require_program("qemu-system-x86_64", "qemu-system-x86")
     folder = tmp_path_factory.mktemp("qemu")
     disk, disc = folder / "disk.img", folder / "disc.iso"
     content = random.Random(1).randbytes(SECTORS * 512)
     disk.write_bytes(content)
     disc.write_bytes(random.Random(2).randbytes(BLOCKS * 2048))
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "qtest"))
-        listener.listen(1)
-        listener.settimeout(TIMEOUT)
-        process = _start(qemu, folder, disk, disc)
-        try:
-            connection, _ = listener.accept()
-            connection.settimeout(TIMEOUT)
-            medium = MemoryImage(content)
-            cd = AtapiCd(FileImage(disc, sector_size=CD_SECTOR_SIZE))
-            with connection:
-                yield Pair(QemuDriver(QtestPorts(connection)), AtaHost(AtaDisk(medium), cd), medium)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _start(qemu: str, folder: Path, disk: Path, disc: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [
-            *(qemu, "-nodefaults", "-display", "none", "-machine", "pc", "-accel", "tcg", "-S"),
-            *("-qtest", f"unix:{folder / 'qtest'}", "-qtest-log", "/dev/null"),
-            *(
-                "-drive",
-                f"file={disk},format=raw,if=none,id=disk,snapshot=on",
-                "-device",
-                "ide-hd,drive=disk,bus=ide.0,unit=0",
-            ),
-            *(
-                "-drive",
-                f"file={disc},format=raw,if=none,id=disc,media=cdrom",
-                "-device",
-                "ide-cd,drive=disc,bus=ide.0,unit=1",
-            ),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    drives = (
+        *("-drive", f"file={disk},format=raw,if=none,id=disk,snapshot=on"),
+        *("-device", "ide-hd,drive=disk,bus=ide.0,unit=0"),
+        *("-drive", f"file={disc},format=raw,if=none,id=disc,media=cdrom"),
+        *("-device", "ide-cd,drive=disc,bus=ide.0,unit=1"),
     )
+    with stopped_qemu("-machine", "pc", "-nodefaults", *drives) as machine:
+        medium = MemoryImage(content)
+        cd = AtapiCd(FileImage(disc, sector_size=CD_SECTOR_SIZE))
+        yield Pair(QemuDriver(QtestPorts(machine)), AtaHost(AtaDisk(medium), cd), medium)
 
 
 def outcome(result: Result) -> tuple[bool, bytes]:
