@@ -426,6 +426,13 @@ class TestReadBack:
         bench.space.write(0x43, 1, 0xE8)
         assert bench.space.read(0x42, 1) == 0x80 | 0x40 | 0x19
 
+    @pytest.mark.parametrize("mode", range(8))
+    def test_status_has_the_mode_as_written(self, bench: Bench, mode: int) -> None:
+        """Status byte: D5-D0 are the programmed mode exactly as written in the last control word."""
+        bench.control(2, mode)
+        bench.space.write(0x43, 1, 0xE8)
+        assert bench.space.read(0x42, 1) >> 1 & 7 == mode
+
     def test_null_count_of_a_new_count_lasts_until_it_is_loaded(self, bench: Bench) -> None:
         bench.start(2, 2, 4)
         bench.step(2)

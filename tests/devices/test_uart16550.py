@@ -742,11 +742,22 @@ class TestLoop:
         port.far.type(b"x")
         assert not port.get(LSR) & LSR_DR
 
-    def test_break_loops(self, port: Port) -> None:
+    def test_a_second_looped_character_overruns_without_fifos(self, port: Port) -> None:
+        """LSR, bit 1: a character that was not read is destroyed by the next one."""
+        port.open()
+        port.put(FCR, 0)
+        port.put(MCR, MCR_LOOP)
+        port.put(THR, 1)
+        port.put(THR, 2)
+        assert port.get(LSR) & LSR_OE
+        assert port.get(RBR) == 2
+
+    def test_a_break_does_not_loop(self, port: Port) -> None:
+        """LCR, bit 6: acts only on SOUT and has no effect on the transmitter logic."""
         port.open()
         port.put(MCR, MCR_LOOP)
         port.put(LCR, 0x43)
-        assert port.get(LSR) & (LSR_BI | LSR_FE) == LSR_BI | LSR_FE
+        assert not port.get(LSR) & (LSR_BI | LSR_FE | LSR_DR)
 
     def test_modem_status_interrupt_works_from_mcr(self, port: Port) -> None:
         """MCR: the modem control interrupts' sources are the lower four bits of MCR."""

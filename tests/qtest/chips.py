@@ -17,13 +17,15 @@ WATCHDOG = ("-watchdog-action", "none")
 
 CHIPS: dict[str, Chip] = {
     "8259": Chip(streams.PIC),
-    "8254": Chip(streams.PIT, allowed=known.REFRESH),
+    "8259 inputs": Chip(streams.PIC_LINES, streams.PIC_LINES_PROLOGUE),
+    "8254": Chip(streams.PIT, allowed=known.PIT),
     "8237": Chip(streams.DMA, streams.DMA_PROLOGUE),
     "mc146818": Chip(streams.RTC, streams.RTC_PROLOGUE, known.PERIODIC),
     "pci": Chip(streams.PCI, streams.PCI_PROLOGUE),
     "8042": Chip(streams.KEYBOARD, streams.KEYBOARD_PROLOGUE, known.KEYBOARD_STATUS),
+    "port92": Chip(streams.PORT92),
     "misc": Chip(streams.MISC),
-    "16550": Chip(streams.UART, streams.UART_PROLOGUE, arguments=SERIAL),
+    "16550": Chip(streams.UART, streams.UART_PROLOGUE, known.UART, arguments=SERIAL),
     "vga": Chip(streams.VGA, streams.VGA_PROLOGUE, arguments=("-device", "isa-vga")),
     "fw_cfg": Chip(streams.FW_CFG, streams.FW_CFG_PROLOGUE, arguments=UUID),
     "ide": Chip(streams.IDE, streams.IDE_PROLOGUE, known.IDE, arguments=DISK, busy=BUSY),

@@ -22,7 +22,7 @@ from hypothesis.strategies import SearchStrategy
 
 from portvisor.qtest.client import Answer, QtestClient
 from qtest.qemu_reference import qemu_client
-from qtest.streams import IDE_SECTORS, TIMES, WAIT, Group, Groups
+from qtest.streams import IDE_SECTORS, IRQ, TIMES, WAIT, Group, Groups
 
 OPERATIONS = int(os.environ.get("PORTVISOR_QTEST_OPERATIONS", "20000"))
 """Commands that a test compares at least; more find rarer differences."""
@@ -44,8 +44,8 @@ PROLOGUE = (
 )
 """Runs after each reset without comparison: the 8254 has no defined state before it is programmed."""
 
-Rule = Callable[[Sequence[str], Answer, Answer], bool]
-"""(commands up to the one in question, our answer, QEMU's): whether the difference is a recorded one."""
+Rule = Callable[[Sequence[str], Sequence[Answer], Answer], bool]
+"""(commands up to the one in question, our answers to them, QEMU's): whether the difference is a recorded one."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         for machine in (self.ours, self.theirs):
+            machine.irq_command(0, 0)  # finds the PICs, which takes commands
             machine.intercept_irqs()
 
     def difference(self, stream: Sequence[Group]) -> Difference | None:
@@ -124,13 +125,13 @@ class Pair:
         self.compared += len(commands)
         allowed = self.chip.allowed
         for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-            if mine != other and not (allowed and allowed(commands[: index + 1], mine, other)):
+            if mine != other and not (allowed and allowed(commands[: index + 1], ours[: index + 1], other)):
                 return Difference(self.name, _head(stream, index + 1), mine, other)
         return None
 
     def _answers(self, machine: QtestClient, stream: Sequence[Group]) -> list[Answer]:
         """One answer a command."""
-        commands = [command for group in stream for command in group]
+        commands = [_own(machine, command) for group in stream for command in group]
         if self.chip.busy is None:
             return machine.exchange(commands)
         answers: list[Answer] = []
@@ -170,6 +171,12 @@ class Pair:
             self.check(stream)
 
         check()
+
+
+def _own(machine: QtestClient, command: str) -> str:
+    """A command as the machine knows it."""
+    word, *numbers = command.split(" ")
+    return machine.irq_command(*map(int, numbers)) if word == IRQ else command
 
 
 def _kind(command: str) -> str:

@@ -17,6 +17,8 @@ Groups = SearchStrategy[Group]
 
 WAIT = "wait"
 """In place of a command: until a chip is idle that works in the background of QEMU's process."""
+IRQ = "irq"
+"""First word of a command that drives an 8259 input: number and level follow."""
 TIMES = " * "
 """Between a number and a command that is repeated."""
 
@@ -88,16 +90,77 @@ PIC = access(0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1)
 """The interrupt inputs stay low."""
 
 
+PIC_LINES_PROLOGUE = (
+    *("outb 0x4d0 0", "outb 0x4d1 0"),
+    *("outb 0xa0 0x11", "outb 0xa1 0x70", "outb 0xa1 0x02", "outb 0xa1 0x01"),
+    *("outb 0x20 0x11", "outb 0x21 0x08", "outb 0x21 0x04", "outb 0x21 0x01"),
+)
+_PIC_INPUTS = tuple(irq for irq in range(16) if irq != 2)
+_PIC_LOOK = tuple(
+    command
+    for port in (0x20, 0xA0)
+    for ocw in (0x0A, 0x0B)
+    for command in (f"outb {port:#x} {ocw:#x}", f"inb {port:#x}")
+)
+"""IRR and ISR of both."""
+_NON_SPECIFIC_EOI, _SPECIFIC_EOI, _ROTATE = 0x20, 0x40, 0x80
+
+
+def irq(number: int, level: int) -> str:
+    """A command that drives an input of the 8259 pair, wherever a machine has it."""
+    return f"{IRQ} {number} {level}"
+
+
+def _poll(port: int) -> Group:
+    """Poll command: acknowledges the request of highest priority."""
+    return (f"outb {port:#x} 0x0c", f"inb {port:#x}")
+
+
+def _end_of_interrupt(number: int, ocw2: int) -> Group:
+    slave = (f"outb 0xa0 {ocw2 | (number & 7 if ocw2 & _SPECIFIC_EOI else 0):#x}",) if number >= 8 else ()
+    level = 2 if number >= 8 else number
+    return (*slave, *_PIC_LOOK, f"outb 0x20 {ocw2 | (level if ocw2 & _SPECIFIC_EOI else 0):#x}", *_PIC_LOOK)
+
+
+def _pic_requests(parts: tuple[list[int], bool, int]) -> Group:
+    """Inputs rise, are acknowledged by polling in order of priority, fall, and are ended."""
+    numbers, level_triggered, ocw2 = parts
+    elcr = sum(1 << number for number in numbers) & 0xDEF8 if level_triggered else 0
+    commands = [f"outb 0x4d0 {elcr & 0xFF:#x}", f"outb 0x4d1 {elcr >> 8:#x}"]
+    commands += [irq(number, 1) for number in numbers]
+    commands += _PIC_LOOK
+    for number in sorted(numbers, key=lambda number: (2.0 + number / 16 if number >= 8 else float(number))):
+        commands += [*_poll(0x20), *(_poll(0xA0) if number >= 8 else ()), *_PIC_LOOK, irq(number, 0), *_PIC_LOOK]
+        commands += _end_of_interrupt(number, ocw2)
+    return tuple(commands)
+
+
+PIC_LINES = weighted(
+    (
+        6,
+        st.tuples(
+            st.lists(st.sampled_from(_PIC_INPUTS), min_size=1, max_size=3, unique=True),
+            st.booleans(),
+            st.sampled_from((_NON_SPECIFIC_EOI, _NON_SPECIFIC_EOI | _SPECIFIC_EOI)),
+        ).map(_pic_requests),
+    ),
+    (1, run(*_poll(0x20))),
+    (1, run(*_poll(0xA0))),
+    (1, read(0x21, 0xA1)),
+)
+"""The inputs, edge and level triggered: no edge falls before it is acknowledged, which QEMU would keep."""
+
+
 # --- 8254 -----------------------------------------------------------------------------------------------
 
 TICK_STEPS = ("clock_step 2515",)
 """Three ticks: the 8254 takes a count over with the next pulse of its clock, QEMU's at once."""
 
 
-def _counter(number: int, access_mode: int, mode: int) -> Groups:
+def _counter(number: int, access_mode: int, mode: int, bcd: int) -> Groups:
     """Set counter 1 or 2 up: control word and a count that does not end within the stream."""
     port = 0x40 + number
-    control = run(f"outb 0x43 {number << 6 | access_mode << 4 | mode << 1:#x}")
+    control = run(f"outb 0x43 {number << 6 | access_mode << 4 | mode << 1 | bcd:#x}")
     low = write(port) if access_mode == 3 else run()
     return sequence(control, low, write(port, bits(0x7F, 0x80)), run(*TICK_STEPS))
 
@@ -105,7 +168,7 @@ def _counter(number: int, access_mode: int, mode: int) -> Groups:
 PIT = weighted(
     (2, st.integers(0, 2).map(lambda number: (f"outb 0x43 {0xE0 | 2 << number:#x}", f"inb {0x40 + number:#x}"))),
     (1, sequence(write(0x61, bits(0x03)), run(*TICK_STEPS, "inb 0x61"))),
-    (2, weighted(*((1, _counter(*kind)) for kind in product((1, 2), (2, 3), (0, 3))))),
+    (2, weighted(*((1, _counter(*kind)) for kind in product((1, 2), (2, 3), range(8), (0, 1))))),
 )
 """Control words, status by read-back, gate and output of counter 2 at port 61."""
 
@@ -156,7 +219,7 @@ RTC_PROLOGUE = (
 )
 """A known time, divider chain and no interrupts: the clock runs on through RESET."""
 RTC_TIME = (0, 2, 4, 7, 8, 9)
-"""Set before the stream only: QEMU starts its second anew with every write."""
+"""Written under SET only: QEMU starts its second anew with every other write."""
 RTC_ALARM_MOST = {1: 60, 3: 60, 5: 24}
 """Values of the alarm registers."""
 _RTC_A, _RTC_B, _RTC_C, _RTC_D = 0x0A, 0x0B, 0x0C, 0x0D
@@ -173,6 +236,18 @@ def _alarm(index: int) -> Groups:
     return _rtc_write(index, weighted_values((2, digits), (1, st.just(0xC0))))
 
 
+_RTC_LEGAL = {0: 59, 2: 59, 4: 23, 7: 28, 8: 12, 9: 99}
+"""Highest value of each time register; every month has 28 days."""
+
+
+def _rtc_time(index: int) -> Groups:
+    """A time register written while SET keeps updates off."""
+    least = 1 if index in (7, 8) else 0
+    digits = st.integers(least, _RTC_LEGAL[index]).map(lambda value: value // 10 << 4 | value % 10)
+    on, off = ("outb 0x70 0xb", "outb 0x71 0x82"), ("outb 0x70 0xb", "outb 0x71 0x02")
+    return sequence(run("outb 0x70 0xc", "inb 0x71", *on), _rtc_write(index, digits), run("inb 0x71", *off))
+
+
 RTC = weighted(
     (
         6,
@@ -182,29 +257,55 @@ RTC = weighted(
     ),
     (2, STEP),
     (1, weighted(*((1, _alarm(index)) for index in RTC_ALARM_MOST))),
+    (1, weighted(*((1, _rtc_time(index)) for index in RTC_TIME))),
     (1, _rtc_write(_RTC_A, bits(0x0F, 0x20))),
     (1, sequence(run("outb 0x70 0xc", "inb 0x71"), _rtc_write(_RTC_B, bits(0x30, 0x02)))),
     (1, st.tuples(_RTC_RAM, bits()).map(lambda pair: (f"outb 0x70 {pair[0]:#x}", f"outb 0x71 {pair[1]:#x}"))),
 )
-"""Time, alarm, RAM; register A with a running divider; 24 hours, BCD, no SET, no PIE; time passing."""
+"""Time, alarm, RAM; register A with a running divider; 24 hours, BCD, no PIE; time passing."""
 
 
 # --- 16550A ---------------------------------------------------------------------------------------------
 
 UART_PROLOGUE = (
     *("outb 0x3fb 0x83", "outb 0x3f8 0x01", "outb 0x3f9 0x00", "outb 0x3fb 0x03"),
-    *("outb 0x3fa 0x07", "outb 0x3fa 0x01", "inb 0x3f8", "inb 0x3fd", "outb 0x3fc 0x08"),
+    *("outb 0x3fa 0x07", "outb 0x3fa 0x07", "outb 0x3fa 0x01", "inb 0x3f8", "inb 0x3fd", "outb 0x3fc 0x08"),
 )
 """What has not been read survives our RESET (docs/qemu-differences.md)."""
+_FCR = write(0x3FA, weighted_values((1, st.just(0)), (3, bits(0xCE, 0x01))))
+"""QEMU obeys the other bits without bit 0, too."""
+_RBR = run("inb 0x3fd", "inb 0x3f8")
+"""LSR says whether there is a character: without one RBR is undefined."""
+_UART_LOOP = sequence(
+    write(0x3FB, bits(0x7F)),
+    run("outb 0x3f9 0"),
+    write(0x3FC, bits(0xFF, 0x18)),
+    weighted(
+        (2, write(0x3F8)),
+        (1, write(0x3FC, bits(0xFF, 0x18))),
+        (1, write(0x3FB, bits(0x7F))),
+        (1, _FCR),
+    ),
+    weighted((1, write(0x3F8)), (1, _RBR), (2, read(0x3FA, 0x3FD, 0x3FE))),
+    weighted((1, _RBR), (2, read(0x3FA, 0x3FD, 0x3FE))),
+    write(0x3FC, bits(0xEF, 0x08)),
+    read(0x3FE),
+)
+"""Loop mode with its characters, breaks and modem lines; without interrupts, which OUT2 gates then.
+
+The last read takes the modem's changes back, of which QEMU knows none."""
 UART = weighted(
-    (5, read(*range(0x3F8, 0x400))),
+    (1, _RBR),
+    (5, read(*range(0x3F9, 0x400))),
     (5, write_any(0x3F8, 0x3F9, 0x3FD, 0x3FE, 0x3FF)),
     (3, STEP),
-    (3, write(0x3FB, bits(0xBF))),
+    (3, write(0x3FB)),
     (2, write(0x3FC, bits(0xEF, 0x08))),
-    (2, write(0x3FA, bits(0xC2, 0x01))),
+    (3, _UART_LOOP),
+    (1, write(0x3FA, bits(0xC2, 0x01))),
+    (1, sequence(write(0x3FB, bits(0x7F)), write(0x3F9, bits(0x0D)), _FCR)),
 )
-"""At COM1: no break, no loop mode, OUT2 opens the gate, FIFOs stay on."""
+"""At COM1: OUT2 opens the gate; FIFO modes change while the transmitter's interrupt is off."""
 
 
 # --- PCI configuration ----------------------------------------------------------------------------------
@@ -255,12 +356,16 @@ KEYBOARD = weighted(
 
 # --- ports around the chips -----------------------------------------------------------------------------
 
+PORT92 = weighted(
+    (1, read(0x92)),
+    (2, write(0x92, bits(0xFE))),
+)
+"""Without INIT_NOW, which resets the machine."""
 MISC = weighted(
-    (3, sequence(write(0x92, bits(0xFE)), read(0x92))),
     (3, sequence(write(0xB3), read(0xB3))),
     (4, write(0x80)),
 )
-"""System control port, APM ports, the POST port; no bit that resets."""
+"""APM status and the POST port."""
 
 
 # --- ICH9: PM block and TCO -----------------------------------------------------------------------------
@@ -299,6 +404,17 @@ TCO = weighted(
         ),
     ),
     (3, sequence(write(0x672, st.integers(4, 19), letter="w"), run("outw 0x660 1", "inw 0x660"))),
+    (
+        1,
+        st.integers(1, 4).map(
+            lambda count: (
+                *("outw 0x668 0x800", "inw 0x668", f"clock_step {count * 600_000_000}", "inw 0x664"),
+                *("outw 0x668 0", "inw 0x668", "outw 0x660 1", "inw 0x660"),
+            )
+        ),
+    ),
+    (1, run("outw 0x666 0x6", "inw 0x666")),
+    (1, sequence(write(0x66A, bits(0x38), letter="w"), read(0x66A, letter="w"))),
     (
         4,
         weighted(
@@ -467,7 +583,19 @@ def _kcs_bytes(request: Sequence[int]) -> Group:
     return tuple(chain.from_iterable((step, *_KCS_LOOK) for step in (*steps, *answer)))
 
 
-KCS = st.tuples(bits(0x18), st.lists(bits(), max_size=3)).map(
-    lambda parts: _kcs_bytes((parts[0], _NO_COMMAND, *parts[1]))
+def _kcs_abort(started: Group) -> Group:
+    """GET_STATUS/ABORT, 00, the status code, and back to IDLE; the state before the 00 is not defined."""
+    end = ("outb 0xca2 0", "outb 0xca2 0x68")
+    return (*started, "outb 0xca3 0x60", *chain.from_iterable((step, *_KCS_LOOK) for step in end))
+
+
+KCS = weighted(
+    (
+        4,
+        st.tuples(bits(0x18), st.lists(bits(), max_size=3)).map(
+            lambda parts: _kcs_bytes((parts[0], _NO_COMMAND, *parts[1]))
+        ),
+    ),
+    (1, st.sampled_from(((), ("outb 0xca3 0x61",), ("outb 0xca3 0x61", "outb 0xca2 0x18"))).map(_kcs_abort)),
 )
-"""A request with a command that no BMC has; the answer has three bytes."""
+"""Requests with a command that no BMC has, whose answer has three bytes; requests that are given up."""

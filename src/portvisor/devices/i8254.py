@@ -82,6 +82,8 @@ class CounterState:
     """Everything that one counter remembers. Times are pulse numbers."""
 
     mode: int = RATE_GENERATOR
+    written_mode: int = RATE_GENERATOR
+    """The mode's three bits as written: 6 and 7 are other names of 2 and 3."""
     rw: int = RW_BOTH
     bcd: bool = False
     gate: int = 1
@@ -219,7 +221,7 @@ class Counter:
         self.advance(pulse)
         state = self.state
         self._freeze(pulse)
-        mode = value >> CONTROL_MODE_SHIFT & CONTROL_MODE
+        state.written_mode = mode = value >> CONTROL_MODE_SHIFT & CONTROL_MODE
         state.mode = mode & 3 if mode > HARDWARE_STROBE else mode
         state.bcd = bool(value & CONTROL_BCD)
         state.rw = value >> CONTROL_RW_SHIFT & CONTROL_RW
@@ -320,7 +322,7 @@ class Counter:
         if state.status_latch is None:
             out = STATUS_OUT if self.out(pulse) else 0
             null = STATUS_NULL_COUNT if state.null_count else 0
-            mode = state.mode << CONTROL_MODE_SHIFT
+            mode = state.written_mode << CONTROL_MODE_SHIFT
             state.status_latch = out | null | state.rw << CONTROL_RW_SHIFT | mode | state.bcd
 
     def read(self, pulse: int) -> int:

@@ -65,7 +65,6 @@ TRIGGER_LEVELS = (1, 4, 8, 14)
 LCR_WORD_LENGTH = 0x03
 LCR_STOP_BITS = 0x04
 LCR_PARITY = 0x08
-LCR_BREAK = 0x40
 LCR_DLAB = 0x80
 
 MCR_DTR = 0x01
@@ -230,7 +229,7 @@ class Uart16550(Device):
         elif offset == FCR:
             self._write_fifo_control(value)
         elif offset == LCR:
-            self._write_line_control(value)
+            state.lcr = value
         elif offset == SCR:
             state.scr = value
 
@@ -299,7 +298,7 @@ class Uart16550(Device):
             self._queue_transmitter(value)
         elif state.mcr & MCR_LOOP:
             self._thr_emptied()
-            self._receive_entries([value])
+            self._store(value)
         else:
             if self._backend is not None:
                 self._backend.send(_BYTES[value])
@@ -527,13 +526,6 @@ class Uart16550(Device):
         if not state.lsr & LSR_THRE:
             state.lsr |= LSR_THRE
             state.thre_pending = True
-
-    def _write_line_control(self, value: int) -> None:
-        state = self.state
-        started = value & ~state.lcr & LCR_BREAK
-        state.lcr = value
-        if started and state.mcr & MCR_LOOP:
-            self._store(BREAK_CHARACTER)
 
     def _write_modem_control(self, value: int) -> None:
         self.state.mcr = value

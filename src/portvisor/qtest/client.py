@@ -311,12 +311,13 @@ class QtestClient:
 
     def set_irq(self, irq: int, level: int) -> None:
         """Drive an input of the PIC pair (IRQ 0-15), as a device would."""
+        self.ask(self.irq_command(irq, level))
+
+    def irq_command(self, irq: int, level: int) -> str:
+        """The command that `set_irq` sends: the PICs' paths are each machine's own."""
         if self._pics is None:
             self._pics = self._find_pics()
-        self._drive(self._pics[irq >> 3], irq & 7, level)
-
-    def _drive(self, path: str, number: int, level: int) -> None:
-        self.ask(f"set_irq_in {path} unnamed-gpio-in {number} {level}")
+        return _drive(self._pics[irq >> 3], irq & 7, level)
 
     def _find_pics(self) -> tuple[str, str]:
         """Paths of master and slave: the master is the one whose IRR follows at port 20."""
@@ -326,9 +327,9 @@ class QtestClient:
             raise QtestFailureError("the machine has no pair of 8259s")
         self.outb(0x20, 0x0A)
         before = self.inb(0x20) >> 5 & 1
-        self._drive(paths[0], 5, 1 - before)
+        self.ask(_drive(paths[0], 5, 1 - before))
         is_master = self.inb(0x20) >> 5 & 1 != before
-        self._drive(paths[0], 5, before)
+        self.ask(_drive(paths[0], 5, before))
         return (paths[0], paths[1]) if is_master else (paths[1], paths[0])
 
     # --- QMP --------------------------------------------------------------------------------------------
@@ -371,6 +372,10 @@ class QtestClient:
         """Reset the machine and wait until it is done."""
         self.qmp("system_reset")
         self.wait_event("RESET")
+
+
+def _drive(path: str, number: int, level: int) -> str:
+    return f"set_irq_in {path} unnamed-gpio-in {number} {level}"
 
 
 def _listen(path: Path) -> socket.socket:
