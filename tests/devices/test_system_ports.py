@@ -1,4 +1,4 @@
-"""Port 92, F0, B2/B3 and CF9 against the PCH data sheet."""
+"""F0, B2/B3 and CF9 against the PCH data sheet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 
 from portvisor.devices.apm import Apm
 from portvisor.devices.fpu_error import FpuError
-from portvisor.devices.port92 import Port92
 from portvisor.devices.reset_control import ResetControl
 from portvisor.ports import Device, IrqLine, PortSpace
 from portvisor.testing import DeviceSuite
@@ -16,11 +15,6 @@ def space_of(device: Device) -> PortSpace:
     space = PortSpace()
     space.attach(device)
     return space
-
-
-class TestPort92Suite(DeviceSuite):
-    def make(self) -> Port92:
-        return Port92(lambda: None, lambda gate: None)
 
 
 class TestFpuErrorSuite(DeviceSuite):
@@ -36,23 +30,6 @@ class TestApmSuite(DeviceSuite):
 class TestResetControlSuite(DeviceSuite):
     def make(self) -> ResetControl:
         return ResetControl(lambda kind: None)
-
-
-def test_init_now_resets_on_its_rising_edge_only() -> None:
-    resets: list[int] = []
-    space = space_of(Port92(lambda: resets.append(1), lambda gate: None))
-    for value in (1, 1, 0, 3, 2):
-        space.write(0x92, 1, value)
-    assert len(resets) == 2
-    assert space.read(0x92, 1) == 2
-
-
-def test_alt_a20_gate_is_told_and_closed_by_a_reset() -> None:
-    gates: list[bool] = []
-    port = Port92(lambda: None, gates.append)
-    space_of(port).write(0x92, 1, 2)
-    port.reset()
-    assert gates == [True, False]
 
 
 @pytest.mark.parametrize("port", [0xF0, 0xF1])
