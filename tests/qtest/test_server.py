@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -355,6 +356,56 @@ def test_rubbish_on_both_sockets_is_survived(raw: RawClient) -> None:
         replies += raw.qtest.recv(1 << 16)
     lines = replies.splitlines()
     assert [line.split()[0] for line in lines] == [b"FAIL", b"FAIL", b"FAIL", b"OK"]
+
+
+def test_qmp_replies_that_nobody_reads_do_not_hold_up_the_ports(raw: RawClient) -> None:
+    raw.qmp.settimeout(0.5)
+    with suppress(OSError):
+        while True:
+            raw.qmp.sendall(b"[]" * 1000)
+    raw.qtest.sendall(b"endianness\n")
+    assert raw.line() == b"OK little\n"
+    raw.qtest.close()
+    assert raw.end() == 0
+
+
+def test_wrong_commands_name_what_is_wrong(raw: RawClient) -> None:
+    wrong = {
+        b"read 0 0x40000000": b"at most",
+        b"memset 0 0x40000000 1": b"at most",
+        b"write 0 4 0xzz": b"hexadecimal",
+        b"read 0xffffffffffffffff 2": b"leave the address space",
+        b"inb 0x10000": b"0x10000",
+        b"inb -1": b"'-1'",
+        b"outb 0x21 256": b"0xff",
+        b"inb": b"arguments",
+        b"clock_step 9223372036854775808": b"more than",
+        b"irq_intercept_in nowhere": b"nowhere",
+        b"set_irq_in /machine/unattached/device[0] unnamed-gpio-in 9 1": b"input 9",
+        b"inb 0x20 " + b"x" * 100_000: b"arguments",
+    }
+    for command, named in wrong.items():
+        raw.qtest.sendall(command + b"\n")
+        reply = raw.line()
+        assert reply.startswith(b"FAIL ")
+        assert named in reply
+
+
+@pytest.mark.parametrize("way", [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR])
+def test_a_client_that_closes_half_is_a_clean_end(raw: RawClient, way: int) -> None:
+    raw.qtest.shutdown(way)
+    with suppress(OSError):
+        raw.qtest.sendall(b"inb 0x21\n" * 100)
+    assert raw.end() == 0
+
+
+def test_a_client_that_stops_reading_and_vanishes_is_a_clean_end(raw: RawClient) -> None:
+    raw.qtest.settimeout(0.5)
+    with suppress(OSError):
+        while True:
+            raw.qtest.sendall(b"read 0 0xffff\n")
+    raw.qtest.close()
+    assert raw.end() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

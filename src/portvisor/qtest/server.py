@@ -20,13 +20,15 @@ from portvisor.qtest.sockets import set_timeout
 RECEIVE_SIZE = 16_384
 SEND_TIMEOUT = 60.0
 """Seconds that a client may leave replies unread."""
+MONITOR_SEND_TIMEOUT = 2.0
+"""The same for QMP, which may not keep the qtest socket waiting: after that the connection is dropped."""
 
 
 class Terminated(BaseException):
     """A signal has come, or the client is gone; no handler of a device error may take it."""
 
 
-def connect(path: str, option: str) -> socket.socket:
+def connect(path: str, option: str, send_timeout: float) -> socket.socket:
     """A connection to a client that listens.
 
     Raises:
@@ -39,7 +41,7 @@ def connect(path: str, option: str) -> socket.socket:
         connection.close()
         reason = error.strerror if isinstance(error, OSError) else error
         raise OptionError(f"{option} unix:{path}: Failed to connect: {reason}") from None
-    set_timeout(connection, socket.SO_SNDTIMEO, SEND_TIMEOUT)
+    set_timeout(connection, socket.SO_SNDTIMEO, send_timeout)
     return connection
 
 
@@ -170,8 +172,8 @@ def serve(options: Options) -> int:
         try:
             session = Session(options, _open_log(options, stack) if options.qtest else None)
             stack.callback(session.close)
-            qtest = stack.enter_context(connect(options.qtest, "-qtest")) if options.qtest else None
-            qmp = [stack.enter_context(connect(path, "-qmp")) for path in options.qmp]
+            qtest = stack.enter_context(connect(options.qtest, "-qtest", SEND_TIMEOUT)) if options.qtest else None
+            qmp = [stack.enter_context(connect(path, "-qmp", MONITOR_SEND_TIMEOUT)) for path in options.qmp]
             if qtest is None and not qmp:
                 raise OptionError("neither -qtest nor -qmp: there is nobody to serve")
             server = Server(session, qtest, qmp)
