@@ -23,7 +23,7 @@ CHIPS: dict[str, Chip] = {
     "mc146818": Chip(streams.RTC, streams.RTC_PROLOGUE, known.PERIODIC),
     "pci": Chip(streams.PCI, streams.PCI_PROLOGUE),
     "8042": Chip(streams.KEYBOARD, streams.KEYBOARD_PROLOGUE, known.KEYBOARD_STATUS),
-    "port92": Chip(streams.PORT92),
+    "port92": Chip(streams.PORT92, streams.PORT92_PROLOGUE),
     "misc": Chip(streams.MISC),
     "16550": Chip(streams.UART, streams.UART_PROLOGUE, known.UART, arguments=SERIAL),
     "vga": Chip(streams.VGA, streams.VGA_PROLOGUE, arguments=("-device", "isa-vga")),

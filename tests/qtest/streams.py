@@ -356,6 +356,8 @@ KEYBOARD = weighted(
 
 # --- ports around the chips -----------------------------------------------------------------------------
 
+PORT92_PROLOGUE = ("outb 0x92 0",)
+"""RESET leaves QEMU's register as it is."""
 PORT92 = weighted(
     (1, read(0x92)),
     (2, write(0x92, bits(0xFE))),
