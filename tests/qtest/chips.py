@@ -13,6 +13,7 @@ DISK = (
     *("-device", "ide-hd,drive=disk,bus=ide.0,unit=0"),
 )
 BUSY = Busy("inb 0x3f6", 0x80)
+MISC = ("-chardev", "null,id=log", "-device", "isa-debugcon,chardev=log", "-device", "pvpanic")
 WATCHDOG = ("-watchdog-action", "none")
 
 CHIPS: dict[str, Chip] = {
@@ -24,7 +25,7 @@ CHIPS: dict[str, Chip] = {
     "pci": Chip(streams.PCI, streams.PCI_PROLOGUE),
     "8042": Chip(streams.KEYBOARD, streams.KEYBOARD_PROLOGUE, known.KEYBOARD_STATUS),
     "port92": Chip(streams.PORT92, streams.PORT92_PROLOGUE),
-    "misc": Chip(streams.MISC),
+    "misc": Chip(streams.MISC, arguments=MISC),
     "16550": Chip(streams.UART, streams.UART_PROLOGUE, known.UART, arguments=SERIAL),
     "vga": Chip(streams.VGA, streams.VGA_PROLOGUE, arguments=("-device", "isa-vga")),
     "fw_cfg": Chip(streams.FW_CFG, streams.FW_CFG_PROLOGUE, arguments=UUID),

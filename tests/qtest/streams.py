@@ -310,13 +310,42 @@ UART = weighted(
 
 # --- PCI configuration ----------------------------------------------------------------------------------
 
-PCI_PROLOGUE = ("outl 0xcf8 0",)
+PCI_PROLOGUE = ("outl 0xcf8 0x80000860", "outl 0xcfc 0x80808080", "outl 0xcf8 0")
 _PCI_ADDRESS = st.tuples(bits(), st.integers(8, 0x1E), bits(0xFC)).map(
     lambda parts: (f"outl 0xcf8 {1 << 31 | parts[0] << 16 | parts[1] << 11 | parts[2]:#x}",)
 )
 """Bus, device and register."""
 _PCI_PORTS = [(port, size, "bwxl"[size - 1]) for size in (1, 2, 4) for port in range(0xCFC, 0xD00, size)]
+_PCI_FUNCTIONS = (0 << 3 | 0, 1 << 3 | 0, 1 << 3 | 1)
+"""Device and function of the 440FX, the PIIX3 and its IDE controller."""
+_PCI_PIIX3, _PCI_PIRQS = 1 << 3 | 0, 0x60
+
+
+def _pci_select(function: int, register: int) -> Groups:
+    return run(f"outl 0xcf8 {1 << 31 | function << 8 | register & 0xFC:#x}")
+
+
+def _pci_present(function: int) -> Groups:
+    """What is the same in both: identity, class, revision, header type; and that these are read-only."""
+    parts = []
+    for register, letter in ((0, "l"), (0, "w"), (2, "w"), (8, "b"), (0xA, "w"), (0xE, "b"), (0x10, "l")):
+        look = run(f"in{letter} {0xCFC + (register & 3):#x}")
+        parts.append((1, sequence(_pci_select(function, register), look)))
+        if register < 0x10:
+            store = write(0xCFC + (register & 3), bits((1 << 8 * (1 + "bwxl".index(letter))) - 1), letter=letter)
+            parts.append((1, sequence(_pci_select(function, register), store, look)))
+    return weighted(*parts)
+
+
+def _pci_pirq(number: int) -> Groups:
+    """A register that routes PIRQA# to PIRQD#: bits 6:4 are reserved."""
+    port = 0xCFC + number
+    return sequence(_pci_select(_PCI_PIIX3, _PCI_PIRQS), write(port, bits(0x8F)), read(port))
+
+
 PCI = weighted(
+    *((4, _pci_present(function)) for function in _PCI_FUNCTIONS),
+    *((2, _pci_pirq(number)) for number in range(4)),
     *(
         (
             2 if data else 3,
@@ -328,9 +357,9 @@ PCI = weighted(
         )
         for port, size, letter in _PCI_PORTS
         for data in (False, True)
-    )
+    ),
 )
-"""Configuration of functions that are not there, in all access sizes."""
+"""Functions that are not there, in all access sizes; of those that are, what both boards have alike."""
 
 
 # --- 8042 -----------------------------------------------------------------------------------------------
@@ -365,9 +394,14 @@ PORT92 = weighted(
 """Without INIT_NOW, which resets the machine."""
 MISC = weighted(
     (3, sequence(write(0xB3), read(0xB3))),
-    (4, write(0x80)),
+    (2, write(0x80)),
+    (2, write(0xF0)),
+    (2, sequence(write(0xCF9, bits(0x02)), read(0xCF9))),
+    (2, access(0xE9)),
+    (2, read(0x505)),
+    (1, write(0x505, bits(0xFC))),
 )
-"""APM status and the POST port."""
+"""APM, POST port, coprocessor error, reset control, debug console, pvpanic; nothing that resets or pauses."""
 
 
 # --- ICH9: PM block and TCO -----------------------------------------------------------------------------
