@@ -7,13 +7,14 @@ import re
 from collections.abc import Awaitable, Callable
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from live_support import PORTS, FakeSource, snapshot_at
 from portvisor.live.port_screen import PortScreen
 from portvisor.live.protocol import Access, Detail, Ended, RegisterRow, Snapshot
-from portvisor.live.screen import Lines, TopApp
+from portvisor.live.screen import FilterField, Lines, TopApp
 
 WIDE, NARROW = (140, 40), (80, 24)
 Steps = Callable[["Look"], Awaitable[None]]
@@ -156,7 +157,7 @@ def test_typing_filters_at_once(typed: str, ports: list[int]) -> None:
     async def steps(seen: Look) -> None:
         keys = {" ": "space", "-": "minus"}
         await seen.press("slash", *(keys.get(letter, letter) for letter in typed))
-        assert seen.app.query_one("#filter", Input).value == typed
+        assert seen.app.query_one(FilterField).value == typed
         assert sorted(map(int, seen.keys)) == sorted(ports)
         await seen.press("enter")
         await seen.feed()
@@ -182,8 +183,19 @@ def test_letters_that_are_commands_can_be_typed_into_the_filter() -> None:
     async def steps(seen: Look) -> None:
         await seen.press("slash", "q", "s", "r", "space")
         assert seen.app.is_running
-        assert seen.app.query_one("#filter", Input).value == "qsr "
+        assert seen.app.query_one(FilterField).value == "qsr "
         assert "PAUSED" not in seen.text("#head")
+
+    look(steps)
+
+
+def test_letters_typed_right_after_the_slash_are_the_filters() -> None:
+    async def steps(seen: Look) -> None:
+        for key, letter in (("slash", "/"), ("r", "r"), ("t", "t"), ("slash", "/")):
+            seen.app.post_message(events.Key(key, letter))
+        await seen.pilot.pause()
+        await seen.pilot.pause()
+        assert seen.app.query_one(FilterField).value == "rt/"
 
     look(steps)
 
@@ -253,6 +265,21 @@ def test_the_cursor_stays_on_its_line_when_the_order_changes() -> None:
         assert seen.table.selected.key == selected.key
         await seen.feed()
         assert seen.table.selected.key == selected.key
+
+    look(steps)
+
+
+def test_a_cursor_that_was_not_moved_stays_at_the_top() -> None:
+    async def steps(seen: Look) -> None:
+        await seen.press("r")
+        assert seen.table.cursor_row == 0
+        await seen.press("end")
+        last = seen.keys[-1]
+        await seen.press("r")
+        assert seen.table.selected is not None
+        assert seen.table.selected.key == last
+        await seen.press("home", "r")
+        assert seen.table.cursor_row == 0
 
     look(steps)
 

@@ -19,7 +19,7 @@ MIN_TREND = 8
 BAR = 10
 
 DIM, HOT = "dim", "bold"
-CURVE_STYLE = "cyan"
+CURVE_STYLE, BAR_STYLE = "#4fb3c8", "#5a86c5"
 ARROWS = {"←": "green", "→": "magenta", "⇄": "yellow", " ": "dim"}
 """In, out, both, none."""
 
@@ -47,7 +47,7 @@ def _trend(line: Line, width: int) -> Text:
 
 def _share(line: Line, width: int) -> Text:
     number = words.percent(line.share).rjust(6)
-    return Text.assemble((words.bar(line.share, width - 7), "blue"), " ", number) if width > 6 else Text(number)
+    return Text.assemble((words.bar(line.share, width - 7), BAR_STYLE), " ", number) if width > 6 else Text(number)
 
 
 def _direction(line: Line, _width: int) -> Text:

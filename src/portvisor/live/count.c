@@ -333,18 +333,18 @@ static PyObject *tap_call(PyObject *self, PyObject *const *args, size_t nargsf, 
         return NULL;
     }
     long offset = PyLong_AsLong(args[0]), size = PyLong_AsLong(args[1]), port = offset + t->delta;
-    if (PyErr_Occurred())
+    if ((offset == -1 || size == -1) && PyErr_Occurred())
         return NULL;
-    nargsf &= ~PY_VECTORCALL_ARGUMENTS_OFFSET;
     if (port < 0 || port >= PORTS) /* the bytes that a wide access reaches beyond the last port */
         return PyObject_Vectorcall(t->function, args, nargsf, NULL);
     Access access = {.size = size, .flags = t->write ? WRITE : 0};
     if (t->counters->slots[port].watched)
         access.name = name_of(t, port, args);
     if (t->write) {
-        access.value = (uint32_t)PyLong_AsUnsignedLongMask(args[2]) & ones(size);
-        if (PyErr_Occurred())
+        unsigned long value = PyLong_AsUnsignedLongMask(args[2]);
+        if (value == (unsigned long)-1 && PyErr_Occurred())
             return NULL;
+        access.value = (uint32_t)value & ones(size);
     }
     uint64_t begin = ticks();
     PyObject *result = PyObject_Vectorcall(t->function, args, nargsf, NULL);

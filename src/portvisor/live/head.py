@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from portvisor.live import words
+from portvisor.live.columns import CURVE_STYLE
 from portvisor.live.protocol import Hello
 from portvisor.live.rates import View
 
@@ -29,12 +30,12 @@ class Status:
     def badge(self) -> Text:
         """Live, paused, not answering, ended."""
         if self.ended is not None:
-            return Text(" ■ ENDED ", "bold white on red")
+            return Text(" ■ ENDED ", "bold #ffffff on #b3261e")
         if self.paused:
             return Text(" ‖ PAUSED ", "bold black on yellow")
         if self.silent:
             return Text(" … NOT ANSWERING ", "bold black on yellow")
-        return Text(" ● LIVE ", "bold white on green")
+        return Text(" ● LIVE ", "bold #ffffff on #1b7f3b")
 
 
 def _beside(left: Text, right: Text, width: int) -> Text:
@@ -79,7 +80,7 @@ def traffic(view: View) -> Text:
 
 def _trend(view: View, width: int) -> Text:
     room = min(TREND, width - 76)
-    return Text(words.curve(view.whole.history, room)[0] if room >= 8 else "", "cyan")
+    return Text(words.curve(view.whole.history, room)[0] if room >= 8 else "", CURVE_STYLE)
 
 
 def _ending(status: Status) -> Text | None:

@@ -14,6 +14,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from portvisor.live import words
+from portvisor.live.columns import CURVE_STYLE
 from portvisor.live.protocol import NOBODY, Access, Detail
 from portvisor.live.rates import Line
 
@@ -28,7 +29,7 @@ class PortScreen(Screen[None]):
     PortScreen { background: $background; }
     PortScreen #head { height: 4; padding: 0 1; background: $surface; }
     #title { height: 3; padding: 1 1 0 1; }
-    #curve { height: 5; padding: 0 1; color: ansi_cyan; }
+    #curve { height: 5; padding: 0 1; }
     #parts { height: 1fr; }
     #parts VerticalScroll { width: 1fr; padding: 1 1 0 1; scrollbar-size: 1 1; }
     """
@@ -97,8 +98,8 @@ def _title(port: int, line: Line) -> Text:
 def _curve(line: Line, width: int) -> Text:
     bars = words.curve(line.history, width, CURVE_HEIGHT)
     top = words.rate(max(line.history[-width:] if width > 0 else (), default=0.0))
-    scale = Text(f"peak {top} access/s; a column a look", "dim")
-    return Text("\n").join([*(Text(row, "cyan") for row in bars), scale])
+    scale = Text(f"peak {top} access/s; one column a look", "dim")
+    return Text("\n").join([*(Text(row, CURVE_STYLE) for row in bars), scale])
 
 
 def _table(title: str, *columns: tuple[str, bool]) -> Table:

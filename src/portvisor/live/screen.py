@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import ClassVar, Protocol
@@ -27,6 +26,7 @@ FIRST_SECONDS = 0.3
 SILENT_INTERVALS = 3
 """Without an answer for so long, the machine is said not to answer."""
 SCROLLBAR = 1
+MOVING_KEYS = frozenset({"up", "down", "j", "k", "pageup", "pagedown", "home", "end"})
 TABLE_ACTIONS = frozenset({"other_table", "filter", "sort", "reverse", "leave"})
 BY_RATE = (ACCESSES, True)
 """Column and whether the greatest comes first."""
@@ -47,17 +47,23 @@ class Source(Protocol):
 
 
 class Lines(DataTable[Text]):
-    """The table. Its rows keep their place; what is in them changes."""
+    """The table. Its rows keep their place; what is in them changes.
+
+    The cursor stays at the top until it is moved; from then on it stays on its line, up to the key Home.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select_cursor", "Detail"),
         Binding("j", "cursor_down", show=False),
         Binding("k", "cursor_up", show=False),
+        Binding("home", "scroll_top", show=False),
+        Binding("end", "scroll_bottom", show=False),
     ]
 
     def __init__(self) -> None:
         super().__init__(cursor_type="row", cell_padding=0, zebra_stripes=False)
         self.lines: list[Line] = []
+        self._follows = False
         self._columns: tuple[Column, ...] = ()
         self._titles: list[Text] = []
 
@@ -67,8 +73,8 @@ class Lines(DataTable[Text]):
         return self.lines[self.cursor_row] if 0 <= self.cursor_row < len(self.lines) else None
 
     def show(self, columns: tuple[Column, ...], titles: list[Text], lines: list[Line]) -> None:
-        """Put lines into the table; the cursor stays on its line."""
-        present = self.selected
+        """Put lines into the table."""
+        present = self.selected if self._follows else None
         if columns != self._columns or titles != self._titles:
             self._make_columns(columns, titles)
         for row, line in enumerate(lines[: self.row_count]):
@@ -79,9 +85,15 @@ class Lines(DataTable[Text]):
             self.remove_row(self.coordinate_to_cell_key(Coordinate(self.row_count - 1, 0)).row_key)
         self.lines = lines
         if present is not None:
-            keys = [line.key for line in lines]
-            with contextlib.suppress(ValueError):
-                self.move_cursor(row=keys.index(present.key), animate=False)
+            row = next((row for row, line in enumerate(lines) if line.key == present.key), self.cursor_row)
+            self.move_cursor(row=row, animate=False)
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key in MOVING_KEYS:
+            self._follows = event.key != "home"
+
+    def on_click(self) -> None:
+        self._follows = True
 
     def _make_columns(self, columns: tuple[Column, ...], titles: list[Text]) -> None:
         self.clear(columns=True)
@@ -94,6 +106,18 @@ class Lines(DataTable[Text]):
             place = Coordinate(row, index)
             if self.get_cell_at(place) != cell:
                 self.update_cell_at(place, cell)
+
+
+class FilterField(Input):
+    """What lines must contain; they follow every letter."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,down", "submit", "Keep"),
+        Binding("escape", "app.leave", "Clear"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(placeholder="port, device or register; 3f8-3ff", compact=True)
 
 
 class TopApp(App[None]):
@@ -112,15 +136,15 @@ class TopApp(App[None]):
     Lines > .datatable--header { background: $panel; color: $text-muted; }
     Lines > .datatable--cursor { background: $primary 40%; }
     Lines > .datatable--hover { background: $primary 15%; }
-    #filter { display: none; height: 1; border: none; padding: 0 1; background: $panel; }
-    #filter.open { display: block; }
+    FilterField { display: none; height: 1; padding: 0 1; background: $panel; }
     #empty { display: none; height: 1fr; content-align: center middle; color: $text-muted; }
     #empty.open { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "other_table", "Switch", priority=True),
         Binding("space", "pause", "Pause"),
-        Binding("slash", "filter", "Filter", key_display="/"),
+        # first of all, so that a key typed right after it is for the filter already
+        Binding("slash", "filter", "Filter", key_display="/", priority=True),
         Binding("s", "sort(1)", "Sort"),
         Binding("S", "sort(-1)", show=False),
         Binding("r", "reverse", "Reverse"),
@@ -148,7 +172,7 @@ class TopApp(App[None]):
         yield Static(id="head")
         yield Lines()
         yield Static(id="empty")
-        yield Input(id="filter", placeholder="port, device, register, 3f8-3ff", compact=True)
+        yield FilterField()
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -239,7 +263,9 @@ class TopApp(App[None]):
     # --- keys -----------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Over a port's screen the keys of the table mean nothing."""
+        """Over a port's screen the keys of the table mean nothing; in the filter / is a letter."""
+        if action == "filter" and isinstance(self.focused, FilterField):
+            return False
         return self._detail is None or action not in TABLE_ACTIONS
 
     def action_other_table(self) -> None:
@@ -286,9 +312,9 @@ class TopApp(App[None]):
 
     def action_filter(self) -> None:
         """Type what lines must contain."""
-        field = self.query_one("#filter", Input)
-        field.add_class("open")
-        field.focus()
+        field = self.query_one(FilterField)
+        field.display = True
+        self.screen.set_focus(field)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._filter = compile_filter(event.value)
@@ -299,13 +325,13 @@ class TopApp(App[None]):
         self._close_filter()
 
     def _close_filter(self) -> None:
-        self.query_one("#filter", Input).remove_class("open")
-        self.query_one(Lines).focus()
+        self.screen.set_focus(self.query_one(Lines))
+        self.query_one(FilterField).display = False
 
     def action_leave(self) -> None:
         """Out of the filter, or out of a device's ports."""
-        field = self.query_one("#filter", Input)
-        if field.value or field.has_class("open"):
+        field = self.query_one(FilterField)
+        if field.value or field.display:
             field.value = ""
             self._close_filter()
         elif self._device is not None:

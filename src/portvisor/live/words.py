@@ -62,10 +62,13 @@ def clock(ns: int) -> str:
 
 
 def curve(values: Sequence[float], width: int, height: int = 1) -> list[str]:
-    """The newest `width` values as bars, the newest at the right; any value above 0 shows."""
+    """The newest `width` values as bars, the newest at the right; any value above 0 shows.
+
+    A bar never fills its topmost cell, so that it does not touch what is above.
+    """
     shown = list(values)[-width:] if width > 0 else []
     top = max(shown, default=0.0)
-    levels = [max(1, round(value / top * height * STEPS)) if value > 0 else 0 for value in shown]
+    levels = [max(1, round(value / top * (height * STEPS - 1))) if value > 0 else 0 for value in shown]
     rows = []
     for row in reversed(range(height)):
         cells = (BARS[min(STEPS, max(0, level - row * STEPS))] for level in levels)
