@@ -16,6 +16,7 @@ from portvisor.kvm.api import Route
 from portvisor.ports import Device, Owner, PortRange, PortSpace
 from portvisor.trace._tap import Recorder
 from portvisor.trace.filters import TraceFilter, parse_filter
+from portvisor.trace.pump import Pump
 from portvisor.trace.recorder import Recorder as SpaceRecorder
 from portvisor.trace.schema import FLAG_FAILED, Kind, Metadata
 from trace_support import Row, SpaceRecording
@@ -195,25 +196,30 @@ ACCESS = st.tuples(
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def watched() -> tuple[PortSpace, Seen, PortSpace, SpaceRecording]:
+    """Two equal spaces, one with an observer and one with a recorder: made once, as that takes a while."""
+    seen, observed, traced = Seen(), space_with_registers(), space_with_registers()
+    observed.observe(seen)
+    return observed, seen, traced, SpaceRecording(traced)
+
+
 @settings(max_examples=25, deadline=None)
-@given(st.lists(ACCESS, max_size=20))
-def test_the_recorder_sees_what_an_observer_sees(accesses: list[tuple[bool, int, int, int]]) -> None:
-    logs = []
-    for traced in (False, True):
-        space = space_with_registers()
-        seen = Seen()
-        recording = SpaceRecording(space) if traced else None
-        if not traced:
-            space.observe(seen)
-        for write, port, size, value in accesses:
+@given(accesses=st.lists(ACCESS, max_size=20))
+def test_the_recorder_sees_what_an_observer_sees(
+    watched: tuple[PortSpace, Seen, PortSpace, SpaceRecording], accesses: list[tuple[bool, int, int, int]]
+) -> None:
+    observed, seen, traced, recording = watched
+    seen.log.clear()
+    recording.batches.clear()
+    for write, port, size, value in accesses:
+        for space in (observed, traced):
             if write:
                 space.write(port, size, value)
             else:
                 space.read(port, size)
-        names = ("kind", "port", "size", "value", "depth")
-        rows = recording.rows() if recording else []
-        logs.append([tuple(row[name] for name in names) for row in rows] if recording else seen.log)
-    assert logs[0] == [tuple(entry) for entry in logs[1]]
+    names = ("kind", "port", "size", "value", "depth")
+    assert [tuple(row[name] for name in names) for row in recording.rows()] == seen.log
 
 
 def test_a_block_that_fails_is_noted_as_failed() -> None:
@@ -357,18 +363,21 @@ def expected_row(number: int, one: Noted) -> Row:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(NOTED, max_size=40))
 def test_columns_hold_what_was_noted(events: list[Noted]) -> None:
-    space = PortSpace()
-    recording = SpaceRecording(space)
-    core = recording.clock.core
+    batches: list[pa.RecordBatch] = []
+    core = Recorder(64)
+    core.register("")
+    core.set_source(lambda: 0)
+    pump = Pump(core, batches.append, Metadata().schema(), {"": 0})
+    pump.start()
     rip, route = bytearray(8), bytearray(1)
     core.set_cpu(rip, route)
     for one in events:
         rip[:], route[0] = one.rip.to_bytes(8, "little"), one.route
         core.event(one.kind, one.port, one.size, one.value, 0, 0, one.data, FLAG_FAILED if one.failed else 0)
-    rows = recording.rows()
-    recording.recorder.detach()
-    for batch in recording.batches:
+    pump.stop()
+    for batch in batches:
         batch.validate(full=True)
+    rows = [row for batch in batches for row in batch.to_pylist()]
     assert rows == [expected_row(number, one) for number, one in enumerate(events)]
 
 

@@ -25,6 +25,7 @@ from portvisor.trace.errors import TraceError
 from portvisor.trace.reader import Trace
 from portvisor.trace.recording import Recording
 from portvisor.trace.replay import Replay, replay
+from portvisor.trace.summary import summarise
 from support import require_kvm
 from trace_support import BASE_TIME, record_seabios
 
@@ -61,6 +62,16 @@ def test_host_inputs_and_interrupts_are_in_the_trace(seabios: Path) -> None:
     assert calls == [("uart0", "receive", b'[[{"hex": "6f6b"}], {}]'), ("keyboard", "tap", b'[["a"], {}]')]
 
 
+def test_every_access_of_a_boot_tells_where_it_came_from(seabios: Path) -> None:
+    rows = [row for row in Trace(seabios).records() if row["port"] is not None]
+    assert all(row["rip"] is not None for row in rows)
+    assert {row["served"] for row in rows} <= {"engine", "emulator", "unassigned"}
+    assert {row["outcome"] for row in rows} <= {"done", "split"}
+    report = run_cli("report", str(seabios)).output
+    assert "How accesses were served" in report
+    assert "Where in the guest" in report
+
+
 @pytest.mark.kvm
 def test_a_seabios_boot_on_kvm_replays_exactly(tmp_path: Path) -> None:
     require_kvm()
@@ -73,6 +84,9 @@ def test_a_seabios_boot_on_kvm_replays_exactly(tmp_path: Path) -> None:
     result = replay(Trace(path))
     assert result.first is None
     assert result.events > 3000
+    ways = summarise(Trace(path)).served
+    assert ways["exit"] > 1000
+    assert ways["coalesced"] > 100, "SeaBIOS writes its messages to port 402h"
 
 
 @pytest.mark.slow
@@ -179,6 +193,25 @@ def test_a_recording_that_is_killed_loses_no_finished_batch(tmp_path: Path) -> N
     assert table.num_rows > 10_000
     assert table["seq"].to_pylist() == list(range(table.num_rows))
     assert run_cli("report", str(path)).status == 0
+
+
+def test_a_disk_that_is_full_does_not_stop_the_guest_and_is_told_at_the_end(tmp_path: Path) -> None:
+    guest, path = tmp_path / "endless.bin", tmp_path / "full.parquet"
+    guest.write_bytes(ENDLESS_OUT)
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
+        "from portvisor.cli.main import main; main()",
+        "run", str(guest), "--at", "7c00", "--engine", "software", "--serial", "none", "--trace", str(path),
+        "--timeout", "2",
+    )  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", *limited], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("; the trace ends where the space did\n"), done.stderr
+    assert not path.exists()
+    assert not Trace(path).finished
 
 
 def test_a_machine_goes_on_after_its_recording_has_ended(engine: System, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Recorder:
         self.core.register("")
         self._wanted_kinds = {kind: wanted.wants_kind(kind) for kind in Kind}
         self._pump = Pump(core, write, schema, self._devices)
-        self._given_up = weakref.finalize(self, core.close)
+        self._given_up: weakref.finalize[[], Recorder] | None = None
 
     @property
     def failure(self) -> BaseException | None:
@@ -48,12 +48,15 @@ class Recorder:
     def attach(self) -> None:
         """Stand in front of the handlers."""
         self._pump.start()
+        self._given_up = weakref.finalize(self, self.core.close)
         self._space.tap(self)
 
     def detach(self) -> None:
         """Give the tables back and write what waits."""
         self._space.tap(None)
         self._taps.clear()
+        if self._given_up is not None:
+            self._given_up.detach()
         self._pump.stop()
 
     def flush(self) -> None:
