@@ -73,7 +73,7 @@ def record_seabios(engine: System, path: Path) -> None:
     with recorded_pc(engine, path, options) as machine:
         serial.type(b"ok")
         machine.keyboard.tap("a")
-        wanted = "Booting from Hard Disk"
+        wanted = "Boot failed"  # behind the look at the disk
 
         def done() -> bool:
             return machine.clock.now() > TICKS_NS and any(wanted in line for line in machine.screen.text())
