@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from portvisor.machines.catalogue import MACHINES
-
+MACHINES = ("pc", "poweredge", "q35")
 PIPE_WIDTH = 140
 """Columns where the output is no terminal."""
 
@@ -46,11 +45,25 @@ def report(file: str, html: str | None, rows: int) -> None:
 @click.argument("file")
 @click.option("--device", metavar="NAME", help="Compare this device only; everything is fed all the same.")
 @click.option("--machine", type=click.Choice(MACHINES), help="The board, for a trace of another system.")
-def replay(file: str, device: str | None, machine: str | None) -> None:
+@click.option("--pytest", "test", metavar="FILE", help="Write what was done to --device as a test.")
+@click.option("--from", "first", type=click.IntRange(min=0), default=0, help="First record of the test.")
+@click.option("--to", "last", type=click.IntRange(min=0), help="Last record of the test.")
+def replay(
+    file: str, device: str | None, machine: str | None, test: str | None, first: int, last: int | None
+) -> None:
     """Feed a trace to the device models, without a CPU, and compare what they answer.
 
     The first divergence is shown with the events before it; the exit status is 1 if there is one.
+
+    With --pytest, write a test instead: it builds the board, puts the device into the state that it has at the
+    first record, does again what was done to it, and asserts each value and interrupt edge. The exit status is 1
+    if the test fails with the present device.
     """
+    if test:
+        _write_test(file, device, machine, test, first, last)
+        return
+    if first or last is not None:
+        raise click.UsageError("--from and --to are for --pytest")
     from portvisor.trace.reader import Trace
     from portvisor.trace.replay import describe_record
     from portvisor.trace.replay import replay as run_replay
@@ -69,6 +82,21 @@ def replay(file: str, device: str | None, machine: str | None) -> None:
         click.echo(f"divergences: {result.divergences:,} ({parts})")
     click.echo(f"{result.events:,} events, {result.compared:,} compared, {result.divergences:,} differ")
     sys.exit(1 if result.divergences else 0)
+
+
+def _write_test(
+    file: str, device: str | None, machine: str | None, test: str, first: int, last: int | None
+) -> None:
+    from portvisor.trace.pytest_export import Stretch, export_pytest
+    from portvisor.trace.reader import Trace
+
+    if device is None:
+        raise click.UsageError("--pytest needs --device")
+    made = export_pytest(Trace(file), device, Stretch(first, last), Path(test), machine)
+    click.echo(f"{test}: {made.events:,} events, {made.checks:,} checks")
+    if made.failure is not None:
+        click.echo(f"it fails with the present {device}: {made.failure}")
+        sys.exit(1)
 
 
 @click.command()

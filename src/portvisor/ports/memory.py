@@ -148,7 +148,8 @@ class MmioSpace:
         del self._windows[index]
         del self._bases[index]
 
-    def _find(self, address: int) -> MmioWindow | None:
+    def find(self, address: int) -> MmioWindow | None:
+        """The window at an address."""
         index = bisect_right(self._bases, address) - 1
         if index < 0:
             return None
@@ -158,7 +159,7 @@ class MmioSpace:
     def read(self, address: int, size: int) -> int:
         """A guest read of `size` bytes at a guest-physical address."""
         ones = (1 << 8 * size) - 1
-        window = self._find(address)
+        window = self.find(address)
         if window is None:
             return ones
         try:
@@ -171,7 +172,7 @@ class MmioSpace:
 
     def write(self, address: int, size: int, value: int) -> None:
         """A guest write of `size` bytes at a guest-physical address."""
-        window = self._find(address)
+        window = self.find(address)
         if window is None:
             return
         try:

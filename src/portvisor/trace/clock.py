@@ -6,6 +6,7 @@ is all that a replay needs. Until recording begins it stands at its start: board
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Protocol
 
@@ -104,3 +105,13 @@ class ReplayClock(Clock):
             return f"the timer that is due is {self._heap[0][2].name}"
         self._fire()
         return None
+
+    def due(self, name: str) -> Timer | None:
+        """The timer of this name that is due first, whatever else is due before."""
+        waiting = [(time, order, timer) for time, order, timer in self._heap if timer.deadline == time <= self._now]
+        return next((timer for _, _, timer in sorted(waiting, key=lambda one: one[:2]) if timer.name == name), None)
+
+    def fire(self, timer: Timer) -> None:
+        """Run a timer out of turn."""
+        heapq.heappush(self._heap, (-1, -1, timer))
+        self._fire()

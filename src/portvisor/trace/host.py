@@ -8,12 +8,14 @@ from typing import Any
 
 from portvisor.devices.ide.atapi_cd import AtapiCd
 from portvisor.devices.ide.drive import Drive
+from portvisor.devices.pci.function import BarMemory
 from portvisor.machines.machine import Machine
 from portvisor.machines.pc import Pc
 from portvisor.machines.pc_like import PcLike
 from portvisor.machines.poweredge import PowerEdge
 from portvisor.machines.q35 import Q35
 from portvisor.ports import BlockBackend, CharBackend
+from portvisor.ports.memory import MmioWindow
 
 UART_CALLS = ("receive", "receive_break", "receive_bad", "set_modem_inputs")
 KEYBOARD_CALLS = ("press", "release", "tap", "type_text")
@@ -120,3 +122,12 @@ def decode_call(data: bytes | None, make_image: ImageMaker) -> tuple[list[Any], 
         return make_image(int(value["sectors"]), bool(value["read_only"]))
 
     return [decoded(one) for one in positional], {key: decoded(one) for key, one in named.items()}
+
+
+def mmio_names(window: MmioWindow, offset: int, size: int, write: bool) -> tuple[str, str]:
+    """Device and register of a memory-mapped access."""
+    handler = window.handler
+    if isinstance(handler, BarMemory):
+        function = handler.function
+        return function.name, function.bar_register_name(handler.bar, offset, size, write) or f"+{offset:#x}"
+    return window.name, f"+{offset:#x}"

@@ -16,7 +16,7 @@ from portvisor.trace.clock import RecordingVirtualClock, RecordingWallClock
 from portvisor.trace.effects import BOARD, watch_image, watch_memory, watch_records, watch_requests
 from portvisor.trace.errors import TraceError
 from portvisor.trace.filters import TraceFilter
-from portvisor.trace.host import encode_call, host_calls, images, is_image, serial_backends
+from portvisor.trace.host import encode_call, host_calls, images, is_image, mmio_names, serial_backends
 from portvisor.trace.recorder import Recorder
 from portvisor.trace.schema import MMIO_DATA, Kind, Metadata
 from portvisor.trace.writer import TraceWriter
@@ -223,8 +223,8 @@ class _MmioTap:
             self._finish(Kind.MMIO_OUT, window, address, size, value)
 
     def _finish(self, kind: Kind, window: MmioWindow, address: int, size: int, value: int) -> None:
-        name = f"+{address - window.base:#x}"
-        self._recorder.finish(kind, window.name, value, name, MMIO_DATA.pack(address, value), size)
+        device, name = mmio_names(window, address - window.base, size, kind is Kind.MMIO_OUT)
+        self._recorder.finish(kind, device, value, name, MMIO_DATA.pack(address, value), size)
 
 
 class _Acknowledge:

@@ -9,7 +9,7 @@ edges, what devices write to guest memory and images, requests for a reset or po
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -234,20 +234,43 @@ class Replay:
             raise TraceError("a snapshot is put back that was taken before the recording began: replay ends here")
         restore_devices(self.machine, self._snapshots[number])
 
+    # --- for whoever plays events without records -------------------------------------------------------
+
+    def provide(self, kind: str, device: str, where: int, name: str, data: bytes) -> None:
+        """What the next event's device gets from memory or an image: a piece of kind dma or disk."""
+        self._answers[kind].append({"device": device, "value": where & 0xFFFFFFFF, "register": name, "data": data})
+
+    def take_effects(self) -> list[str]:
+        """What the last event caused, as `describe_effects` puts it; what was provided for it is gone."""
+        seen = describe_effects(self._effects)
+        self._effects.clear()
+        for waiting in self._answers.values():
+            waiting.clear()
+        return seen
+
+    def host_call(self, device: str, call: str) -> Callable[..., object]:
+        """A call of the host on a device.
+
+        Raises:
+            KeyError: there is none.
+        """
+        found: Callable[..., object] = self._calls[device, call]
+        return found
+
     # --- events ----------------------------------------------------------------------------------------
 
     def run(self, records: Iterator[Record]) -> ReplayResult:
         """Do all events; the result counts every divergence and keeps the first one."""
-        pieces: list[Record] = []
-        for record in records:
-            if record["depth"] or record["kind"] in EFFECTS:
-                pieces.append(record)
-            else:
-                self._event(record, pieces)
-                pieces.clear()
+        for record, pieces in events(records):
+            self.event(record, pieces)
         return self.result
 
-    def _event(self, record: Record, pieces: list[Record]) -> None:
+    def event(self, record: Record, pieces: list[Record]) -> None:
+        """Do one event.
+
+        Raises:
+            TraceError: it is damaged.
+        """
         action = self._actions.get(record["kind"])
         if action is None:
             raise TraceError(
@@ -257,7 +280,7 @@ class Replay:
             raise TraceError(f"record {record['seq']}: an access of {record['size']} bytes")
         for kind, waiting in self._answers.items():
             waiting.clear()
-            waiting.extend(piece for piece in pieces if piece["kind"] == kind and _is_answer(piece))
+            waiting.extend(piece for piece in pieces if piece["kind"] == kind and is_answer(piece))
         self._effects.clear()
         self.clock.rewind(record["time"])
         try:
@@ -285,7 +308,7 @@ class Replay:
         return bool(name == self.device)
 
     def _compare_effects(self, pieces: list[Record]) -> str | None:
-        recorded = [_effect_of(piece) for piece in pieces if piece["kind"] in EFFECTS]
+        recorded = effects_of(pieces)
         replayed = [one for one in self._effects if self._was_recorded(one)]
         if recorded == replayed:
             return None
@@ -358,11 +381,36 @@ class Replay:
         self.machine.mmio.write(address, record["size"], value)
         return None
 
-    def _reset(self, _record: Record) -> str | None:
+    def reset(self) -> None:
+        """RESET#; what devices then put into memory is no effect."""
         self._resetting = True
         self.machine.reset()
         self._resetting = False
+
+    def _reset(self, _record: Record) -> str | None:
+        self.reset()
         return None
+
+
+def events(records: Iterator[Record]) -> Iterator[tuple[Record, list[Record]]]:
+    """Every event with its pieces."""
+    pieces: list[Record] = []
+    for record in records:
+        if record["depth"] or record["kind"] in EFFECTS:
+            pieces.append(record)
+        else:
+            yield record, pieces
+            pieces = []
+
+
+def effects_of(pieces: Iterable[Record]) -> list[Effect]:
+    """What an event caused, from its pieces."""
+    return [_effect_of(piece) for piece in pieces if piece["kind"] in EFFECTS]
+
+
+def describe_effects(effects: list[Effect]) -> list[str]:
+    """What an event caused, for a person."""
+    return [_describe_effect(effects, place) for place in range(len(effects))]
 
 
 def describe_error(error: BaseException) -> str:
@@ -391,7 +439,7 @@ def _edges(edges: list[Effect]) -> str:
     return ", ".join(f"{name} {'up' if level else 'down'}" for _, name, level, _, _ in edges) or "none"
 
 
-def _is_answer(piece: Record) -> bool:
+def is_answer(piece: Record) -> bool:
     """Whether the device took something from it: data, or success and failure of an image."""
     return bool(piece["kind"] == "disk" or piece["register"] == READ)
 
@@ -435,7 +483,11 @@ def replay(trace: Trace, device: str | None = None, machine: str | None = None) 
     Raises:
         TraceError: it cannot be replayed.
     """
-    metadata = trace.metadata
+    return Replay(with_machine(trace.metadata, machine), device).run(trace.records())
+
+
+def with_machine(metadata: Metadata, machine: str | None) -> Metadata:
+    """The description of a foreign trace, with a board that it is held against."""
     if machine and not metadata.machine:
-        metadata = Metadata(source=metadata.source, machine=machine, start=metadata.start, options={})
-    return Replay(metadata, device).run(trace.records())
+        return Metadata(source=metadata.source, machine=machine, start=metadata.start, options={})
+    return metadata
