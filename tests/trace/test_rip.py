@@ -11,12 +11,14 @@ import pytest
 
 from kvm_guest import CODE, DATA, PORT, guest
 from portvisor.kvm.abi import ExitReason
+from portvisor.kvm.api import Route
 from portvisor.kvm.hardware import HardwareSystem, open_hardware
 from portvisor.ports import PortSpace
+from portvisor.trace import summary
 from portvisor.trace.errors import TraceError
 from portvisor.trace.reader import Trace
 from portvisor.trace.schema import COLUMNS, Kind, Metadata
-from portvisor.trace.summary import summarise
+from portvisor.trace.writer import TraceWriter
 from softcpu_guest import DATA as SOFT_DATA
 from softcpu_guest import soft_guest
 from support import require_kvm
@@ -166,12 +168,32 @@ def test_a_trace_of_format_1_reads_without_rip(tmp_path: Path, name: str) -> Non
     assert [batch.to_pylist() for batch in trace.batches(["outcome", "port"])] == [
         [{"outcome": row["outcome"], "port": row["port"]} for row in expected]
     ]
-    summary = summarise(trace)
-    assert summary.unassigned == {(0x70, 2, "in"): 1}
-    assert not summary.places
+    assert summary.summarise(trace).unassigned == {(0x70, 2, "in"): 1}
+    assert not summary.summarise(trace).places
 
 
 def test_another_format_is_refused_with_its_number(tmp_path: Path) -> None:
     old_trace(tmp_path / "t.parquet", version=3)
     with pytest.raises(TraceError, match="trace format 3; this portvisor reads 1 and 2"):
         Trace(tmp_path / "t.parquet")
+
+
+def test_places_with_most_accesses_are_kept_when_there_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "PLACES_COUNTED", 40)
+    monkeypatch.setattr(summary, "PLACES_KEPT", 2)
+    space = PortSpace()
+    recording = SpaceRecording(space)
+    rip = bytearray(8)
+    recording.clock.core.set_cpu(rip, bytearray((Route.ENGINE,)))
+    path = tmp_path / "places.arrows"
+    with TraceWriter(path, Metadata()) as writer:
+        for number in range(20):
+            for place in (7, 7, 7, 9, 9, *range(100 + 30 * number, 130 + 30 * number)):
+                rip[:] = place.to_bytes(8, "little")
+                space.read(0x70, 1)
+            recording.recorder.flush()
+            writer.write(recording.batches.pop())
+    recording.recorder.detach()
+    assert summary.summarise(Trace(path)).places == {(7, 0x70): 60, (9, 0x70): 40}

@@ -19,6 +19,10 @@ NOBODY = "(nobody)"
 FINE_BUCKET_NS = 1_000_000
 """Timelines are counted at this grain first, coarser for long traces, and drawn in `BUCKETS` columns."""
 MAX_FINE = 1 << 17
+PLACE = ["rip", "port", "n"]
+PLACES_KEPT = 1000
+PLACES_COUNTED = 1 << 18
+"""Places at which those with few accesses are forgotten: an instruction that is executed often comes again."""
 
 
 @dataclass(slots=True)
@@ -56,7 +60,7 @@ class Summary:
     served: Counter[str] = field(default_factory=Counter)
     """Accesses by how they came to be served, as far as the trace says."""
     places: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Accesses by (RIP, port), as far as the trace says."""
+    """Accesses by (RIP, port), as far as the trace says; the `PLACES_KEPT` with most."""
     devices: Counter[str] = field(default_factory=Counter)
     """Accesses by device."""
     device_host_ns: Counter[str] = field(default_factory=Counter)
@@ -126,6 +130,38 @@ class _Timeline:
         return found
 
 
+class _Places:
+    """Counts by (RIP, port), in Arrow's memory and not in objects."""
+
+    def __init__(self) -> None:
+        self._parts: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, accesses: pa.Table) -> None:
+        """Count accesses."""
+        known = accesses.filter(pc.is_valid(accesses["rip"]))
+        if not known.num_rows:
+            return
+        part = known.group_by(["rip", "port"]).aggregate([([], "count_all")])
+        self._parts.append(part.select(["rip", "port", "count_all"]).rename_columns(PLACE))
+        self._rows += part.num_rows
+        if self._rows > PLACES_COUNTED:
+            self._parts = [self._most(PLACES_COUNTED // 4)]
+            self._rows = self._parts[0].num_rows
+
+    def _most(self, number: int) -> pa.Table:
+        whole = pa.concat_tables(self._parts).group_by(["rip", "port"]).aggregate([("n", "sum")])
+        order = pc.select_k_unstable(whole, number, [("n_sum", "descending")])
+        return whole.take(order).select(["rip", "port", "n_sum"]).rename_columns(PLACE)
+
+    def counts(self) -> Counter[tuple[int, int]]:
+        """Those with most accesses."""
+        if not self._parts:
+            return Counter()
+        rips, ports, counts = (column.to_pylist() for column in self._most(PLACES_KEPT).columns)
+        return Counter(dict(zip(zip(rips, ports, strict=True), counts, strict=True)))
+
+
 def summarise(trace: Trace) -> Summary:
     """Add a trace up.
 
@@ -134,6 +170,7 @@ def summarise(trace: Trace) -> Summary:
     """
     result = Summary(str(trace.path), trace.metadata, trace.finished)
     lines: tuple[_Timeline, _Timeline] | None = None
+    places = _Places()
     for batch in trace.batches(COLUMNS):
         if not batch.num_rows:
             continue
@@ -147,14 +184,15 @@ def summarise(trace: Trace) -> Summary:
             lines = _Timeline(result.first), _Timeline(result.first)
         result.records += table.num_rows
         result.last = max(result.last, pc.max(table["time"]).as_py())
-        _add_accesses(result, table, lines[0])
+        _add_accesses(result, table, lines[0], places)
         _add_interrupts(result, table, lines[1])
     if lines is not None:
         result.timeline, result.irq_timeline = lines[0].columns(result.last), lines[1].columns(result.last)
+    result.places = places.counts()
     return result
 
 
-def _add_accesses(result: Summary, table: pa.Table, line: _Timeline) -> None:
+def _add_accesses(result: Summary, table: pa.Table, line: _Timeline, places: _Places) -> None:
     for name, count in _counted(table, ["kind"]):
         result.kinds[name] += count
     accesses = table.filter(pc.is_valid(table["port"]))
@@ -166,8 +204,7 @@ def _add_accesses(result: Summary, table: pa.Table, line: _Timeline) -> None:
         _add_port(result, row)
     for name, count in _counted(whole.filter(pc.is_valid(whole["served"])), ["served"]):
         result.served[name] += count
-    for rip, port, count in _counted(whole.filter(pc.is_valid(whole["rip"])), ["rip", "port"]):
-        result.places[rip, port] += count
+    places.add(whole)
     for port, size, kind, count in _counted(
         accesses.filter(pc.equal(accesses["served"], "unassigned")), ["port", "size", "kind"]
     ):
