@@ -58,6 +58,16 @@ def test_apm_control_is_told_and_both_registers_hold() -> None:
     assert space.read(0xB2, 2) == 0x5502
 
 
+def test_the_piix3_has_no_full_reset() -> None:
+    """PIIX3, RCR: bits 7:3 are reserved."""
+    kinds: list[str] = []
+    space = space_of(ResetControl(kinds.append, full_reset=False))
+    space.write(0xCF9, 1, 0x0A)
+    assert space.read(0xCF9, 1) == 0x02
+    space.write(0xCF9, 1, 0x0E)
+    assert kinds == ["system"]
+
+
 def test_rst_cpu_needs_a_rising_edge_and_names_the_kind() -> None:
     kinds: list[str] = []
     space = space_of(ResetControl(kinds.append))

@@ -396,7 +396,7 @@ MISC = weighted(
     (3, sequence(write(0xB3), read(0xB3))),
     (2, write(0x80)),
     (2, write(0xF0)),
-    (2, sequence(write(0xCF9, bits(0x02)), read(0xCF9))),
+    (2, sequence(write(0xCF9, bits(0xFB)), read(0xCF9))),
     (2, access(0xE9)),
     (2, read(0x505)),
     (1, write(0x505, bits(0xFC))),

@@ -24,7 +24,12 @@ WRITABLE = SYS_RST | RST_CPU | FULL_RST
 
 
 class ResetControl(Device):
-    """The register. `reset` is told "CPU", "system" or "power cycle"."""
+    """The register.
+
+    Args:
+        reset: told "CPU", "system" or "power cycle".
+        full_reset: whether there is FULL_RST; the PIIX3 has none.
+    """
 
     name = "reset-control"
     ports = (PortRange(0xCF9, 1, name="reset control"),)
@@ -38,8 +43,9 @@ class ResetControl(Device):
 
     state: State
 
-    def __init__(self, reset: Callable[[str], None]) -> None:
+    def __init__(self, reset: Callable[[str], None], *, full_reset: bool = True) -> None:
         super().__init__()
+        self._writable = WRITABLE if full_reset else WRITABLE & ~FULL_RST
         self._reset_system = reset
 
     def read(self, offset: int, size: int) -> int:
@@ -47,9 +53,9 @@ class ResetControl(Device):
 
     def write(self, offset: int, size: int, value: int) -> None:
         before = self.state.value
-        self.state.value = value & WRITABLE
+        self.state.value = value & self._writable
         if value & RST_CPU and not before & RST_CPU:
-            self._reset_system(self._kind(value))
+            self._reset_system(self._kind(self.state.value))
 
     @staticmethod
     def _kind(value: int) -> str:

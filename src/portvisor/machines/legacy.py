@@ -41,6 +41,8 @@ class LegacyOptions:
     """Gets what is written to APM_CNT, which raises an SMI on a real board."""
     coprocessor_block: bool = False
     """Answer the coprocessor's ports up to FF, not only F0, which is all that PIIX3 and ICH9 decode."""
+    full_reset: bool = True
+    """The reset control register has FULL_RST."""
     pch_aliases: bool = False
     """Decode the aliases of a PCH (8254 at 50-53 ...)."""
     extended_cmos: bool = True
@@ -66,7 +68,9 @@ class LegacyChips:
         self.fpu = machine.attach(FpuError(self.irq(13), () if options.coprocessor_block else COPROCESSOR_REST))
         self.apm = machine.attach(Apm(options.on_apm_control))
         self.reset_control = machine.attach(
-            ResetControl(lambda kind: machine.request_reset(f"reset control ({kind})"))
+            ResetControl(
+                lambda kind: machine.request_reset(f"reset control ({kind})"), full_reset=options.full_reset
+            )
         )
         self.rtc = machine.attach(
             Rtc(clock, self.irq(8), options.base_time, extended=options.extended_cmos, aliases=options.pch_aliases)

@@ -112,7 +112,7 @@ class Pc(PcLike):
         self.add_ram(0, 0, VGA_HOLE)
         self.add_ram(SHADOW_BASE, SHADOW_BASE, options.memory - SHADOW_BASE)
         self._add_firmware()
-        self.chips = LegacyChips(self, LegacyOptions(options.base_time, options.serial))
+        self.chips = LegacyChips(self, LegacyOptions(options.base_time, options.serial, full_reset=False))
         linear = self.chips.vga.linear
         self.mmio.attach(VBE_BASE, linear.size, linear, "vbe memory")
         self._add_board_devices()
