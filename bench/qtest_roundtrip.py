@@ -65,8 +65,8 @@ def measure(machines: dict[str, QtestClient], way: str, count: int, rounds: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=2_500, help="commands a round")
-    parser.add_argument("--rounds", type=int, default=40, help="rounds; the best counts")
+    parser.add_argument("--count", type=int, default=500, help="commands a round")
+    parser.add_argument("--rounds", type=int, default=250, help="rounds; the best counts")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         machines = {"portvisor": stack.enter_context(QtestClient(MACHINE))}

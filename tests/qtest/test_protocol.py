@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portvisor.qtest.protocol import LINE_LIMIT, TRANSFER_LIMIT, Qtest, QtestError, parse_number
+from portvisor.qtest.protocol import ACCESSES, LINE_LIMIT, TRANSFER_LIMIT, Qtest, QtestError, parse_number
 
 
 class Recorder:
@@ -178,3 +178,52 @@ def test_every_notation_gives_the_number(value: int) -> None:
     assert {parse_number(text, (1 << 64) - 1, "n") for text in (f"{value}", f"{value:#x}", f"0{value:o}")} == {
         value
     }
+
+
+# --- lines that come again ------------------------------------------------------------------------------
+
+LINES = (
+    b"inb 0x21\n",
+    b"outb 0x21 5\n",
+    b"inw 33\n",
+    b"outl 0x80 1\n",
+    b"inb 0x10000\n",
+    b"inb\n",
+    b"\n",
+    b"outb 1\n",
+)
+
+
+@given(st.lists(st.sampled_from(LINES)))
+def test_a_line_that_comes_again_does_the_same(lines: list[bytes]) -> None:
+    one, other = Recorder(), Recorder()
+    single, batch = Qtest(one), Qtest(other)
+    assert b"".join(run(single, line) for line in lines) == run(batch, b"".join(lines))
+    assert one.calls == other.calls
+
+
+def test_a_line_that_comes_again_reads_anew(qtest: Qtest, target: Recorder) -> None:
+    for value in (1, 2, 3):
+        target.ports[0x21] = value
+        assert run(qtest, b"inb 0x21\n") == b"OK 0x%04x\n" % value
+
+
+def test_interrupts_of_a_line_that_comes_again_are_told_before_its_reply(qtest: Qtest, target: Recorder) -> None:
+    line = b"outb 0x20 0\n"
+    assert run(qtest, line) == b"OK\n"
+    qtest.irq_changed(4, 1)
+    assert run(qtest, line) == b"IRQ raise 4\nOK\n"
+    assert run(qtest, line) == b"OK\n"
+
+
+def test_a_line_that_is_known_may_be_the_end_of_another(qtest: Qtest, target: Recorder) -> None:
+    assert run(qtest, b"inb 0x21\n") == b"OK 0x00ff\n"
+    assert run(qtest, b"inb 0x21\ninw 0x20 ") == b"OK 0x00ff\n"
+    assert run(qtest, b"inb 0x21\n").startswith(b"FAIL inw")
+
+
+def test_ever_new_lines_take_no_memory_for_ever(qtest: Qtest, target: Recorder) -> None:
+    for value in range(3 * ACCESSES):
+        run(qtest, b"outl 0x80 %d\n" % value)
+    assert len(target.calls) == 3 * ACCESSES
+    assert len(qtest._accesses) <= ACCESSES

@@ -27,7 +27,8 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Protocol
 
 TRANSFER_LIMIT = 16 << 20
@@ -36,6 +37,8 @@ LINE_LIMIT = 2 * TRANSFER_LIMIT + 4096
 """Longest line: a `write` of `TRANSFER_LIMIT` bytes in hexadecimal."""
 REPLY_LIMIT = 1 << 18
 """Replies are handed over as soon as they are longer than this."""
+ACCESSES = 4096
+"""Most port accesses that are remembered by their lines."""
 ADDRESS_MAX = (1 << 64) - 1
 CLOCK_MAX = (1 << 63) - 1
 PORT_MAX = 0xFFFF
@@ -121,6 +124,8 @@ def _encode(replies: list[str]) -> bytes:
 
 
 Handler = Callable[[list[str]], str]
+Access = Callable[[], int | None]
+"""A port access: the value of an IN, None of an OUT."""
 
 
 class Qtest:
@@ -137,6 +142,9 @@ class Qtest:
         self._partial = bytearray()
         self._skipping = False
         self._sent: list[str] = []
+        self._ports = self._port_table()
+        self._accesses: dict[bytes, Access] = {}
+        """Port accesses by the lines that have asked for them."""
         self._commands: dict[str, tuple[Handler, tuple[int, ...]]] = self._command_table()
 
     def _command_table(self) -> dict[str, tuple[Handler, tuple[int, ...]]]:
@@ -154,10 +162,9 @@ class Qtest:
             "set_irq_in": (self._set_irq, (4,)),
             "endianness": (lambda words: "OK little", (0,)),
         }
+        for command, (parse, counts) in self._ports.items():
+            table[command] = (self._port_handler(parse), counts)
         for letter, size in SIZES.items():
-            if size <= 4:
-                table[f"in{letter}"] = (self._port_reader(size), (1,))
-                table[f"out{letter}"] = (self._port_writer(size), (2,))
             table[f"read{letter}"] = (self._memory_reader(size), (1,))
             table[f"write{letter}"] = (self._memory_writer(size), (2,))
         return table
@@ -167,14 +174,19 @@ class Qtest:
     def feed(self, data: bytes) -> Iterable[bytes]:
         """Carry out what has come; what has to be sent, in pieces. Half a line waits for its rest.
 
-        Nothing is carried out before the first piece is asked for, except a single whole line, the usual case.
+        Nothing is carried out before the first piece is asked for, except a single port access, the usual case.
         """
-        if 0 <= data.find(b"\n") == len(data) - 1 and not self._partial and not self._skipping:
-            return (_encode(self.execute(data[:-1].decode("latin-1"))),)
-        return self._feed_pieces(data)
+        access = self._accesses.get(data)
+        if access is None or self._partial or self._skipping:
+            return self._feed_pieces(data)
+        value = access()
+        reply = b"OK\n" if value is None else b"OK 0x%04x\n" % value
+        return (_encode(self._take_sent()) + reply if self._sent else reply,)
 
     def _feed_pieces(self, data: bytes) -> Iterator[bytes]:
         *lines, rest = data.split(b"\n")
+        if len(lines) == 1 and not (rest or self._partial or self._skipping or self._log):
+            self._remember(data)
         replies: list[str] = []
         size = 0
         for piece in lines:
@@ -189,6 +201,17 @@ class Qtest:
             self._keep(rest)
         if replies:
             yield _encode(replies)
+
+    def _remember(self, line: bytes) -> None:
+        """Keep what a port access comes to: the same line is likely to come again."""
+        words = line.decode("latin-1").split()
+        parse, counts = self._ports.get(words[0], (None, ())) if words else (None, ())
+        if parse is None or len(words) - 1 not in counts:
+            return
+        if len(self._accesses) == ACCESSES:
+            self._accesses.clear()
+        with suppress(QtestError):
+            self._accesses[line] = parse(words)
 
     def _complete(self, line: bytes) -> bytes | None:
         """Join the last piece to those before; None if the line was too long."""
@@ -222,11 +245,14 @@ class Qtest:
         return [reply]
 
     def _finish(self, reply: str) -> list[str]:
-        lines = [*self._sent, reply]
-        self._sent.clear()
+        lines = [*self._take_sent(), reply]
         if self._log:
             for line in lines:
                 self._log("S", line)
+        return lines
+
+    def _take_sent(self) -> list[str]:
+        lines, self._sent = self._sent, []
         return lines
 
     def _run(self, words: list[str]) -> str:
@@ -242,19 +268,35 @@ class Qtest:
 
     # --- ports and memory -------------------------------------------------------------------------------
 
-    def _port_reader(self, size: int) -> Handler:
+    def _port_table(self) -> dict[str, tuple[Callable[[list[str]], Access], tuple[int, ...]]]:
+        """What the words of a port command come to, and their possible number, by command."""
+        table: dict[str, tuple[Callable[[list[str]], Access], tuple[int, ...]]] = {}
+        for letter, size in SIZES.items():
+            if size <= 4:
+                table[f"in{letter}"] = (self._port_reader(size), (1,))
+                table[f"out{letter}"] = (self._port_writer(size), (2,))
+        return table
+
+    def _port_reader(self, size: int) -> Callable[[list[str]], Access]:
         read = self._target.port_read
-        return lambda words: f"OK 0x{read(parse_number(words[1], PORT_MAX, 'port'), size):04x}"
+        return lambda words: partial(read, parse_number(words[1], PORT_MAX, "port"), size)
 
-    def _port_writer(self, size: int) -> Handler:
-        most = (1 << 8 * size) - 1
+    def _port_writer(self, size: int) -> Callable[[list[str]], Access]:
+        write, most = self._target.port_write, (1 << 8 * size) - 1
 
-        def write(words: list[str]) -> str:
+        def parse(words: list[str]) -> Access:
             port = parse_number(words[1], PORT_MAX, "port")
-            self._target.port_write(port, size, parse_number(words[2], most, "value"))
-            return "OK"
+            return partial(write, port, size, parse_number(words[2], most, "value"))
 
-        return write
+        return parse
+
+    @staticmethod
+    def _port_handler(parse: Callable[[list[str]], Access]) -> Handler:
+        def handle(words: list[str]) -> str:
+            value = parse(words)()
+            return "OK" if value is None else f"OK 0x{value:04x}"
+
+        return handle
 
     def _memory_reader(self, size: int) -> Handler:
         def read(words: list[str]) -> str:
