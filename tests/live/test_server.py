@@ -24,7 +24,7 @@ from portvisor.kvm.select import open_soft
 from portvisor.live import places, server
 from portvisor.live.client import Connection, find_machines
 from portvisor.live.errors import LiveError
-from portvisor.live.protocol import MAX_REQUEST, Detail, Ended, Hello, Snapshot
+from portvisor.live.protocol import MAX_REQUEST, Detail, Ended, Hello, Request, Snapshot, decode_request
 from portvisor.live.server import MAX_VIEWERS, LiveServer
 from portvisor.machines.machine import Machine
 from portvisor.machines.outcome import End
@@ -246,6 +246,26 @@ def test_a_viewer_in_haste_gets_no_more_than_its_share(machine: Pc, offered: Liv
     while time.monotonic() - begin < 0.3:
         answers += len(one.ask())
     assert 1 <= answers <= 1 + 0.5 / (server.MIN_PAUSE_NS / 1e9)
+
+
+def test_of_a_flood_of_requests_one_is_looked_at(
+    machine: Pc, offered: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[bytes] = []
+
+    def decode(line: bytes) -> Request:
+        looked_at.append(line)
+        return decode_request(line)
+
+    monkeypatch.setattr(server, "decode_request", decode)
+    monkeypatch.setattr(server, "MIN_PAUSE_NS", 10**12)
+    one = viewer(machine, offered.path)
+    one.read()
+    for _ in range(50):
+        one.socket.send(b'{"want":"snapshot"}\n' * 200)
+        serve_once(machine)
+    assert len(looked_at) == 1
+    assert len(one.read()) == 1
 
 
 def test_a_viewer_that_does_not_read_never_holds_the_machine_up(

@@ -155,15 +155,16 @@ class LiveServer:
         self._poll.modify(viewer.connection, wanted)
 
     def _receive(self, viewer: _Viewer) -> None:
-        """Of several requests that have come, the last counts."""
+        """Of several requests that have come, the last counts; those that come too soon are not even read."""
         data = viewer.connection.recv(READ_SIZE)
         if not data:
             raise ConnectionResetError
-        requests = [decode_request(line) for line in viewer.lines.feed(data)]
-        if requests and not viewer.unsent and time.monotonic_ns() >= viewer.next_request_ns:
+        lines = list(viewer.lines.feed(data))
+        if lines and not viewer.unsent and time.monotonic_ns() >= viewer.next_request_ns:
+            request = decode_request(lines[-1])
             self._start_counting(viewer)
             begin = time.monotonic_ns()
-            self._answer(viewer, requests[-1])
+            self._answer(viewer, request)
             taken = time.monotonic_ns() - begin
             viewer.next_request_ns = begin + max(MIN_PAUSE_NS, taken * PAUSE_FACTOR)
 
