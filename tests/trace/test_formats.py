@@ -161,7 +161,7 @@ def test_diff_passes_over_polling_and_finds_a_changed_write(tmp_path: Path) -> N
     (found,) = compare(once, other)
     assert found.differs
     assert found.hunk_count == 1
-    assert [step[3] for step in found.hunks[0].left + found.hunks[0].right] == [0xAA, 0xAB]
+    assert [step.value for step in found.hunks[0].left + found.hunks[0].right] == [0xAA, 0xAB]
 
 
 def test_exports_hold_every_record(tmp_path: Path) -> None:

@@ -51,3 +51,6 @@ class PairType(click.ParamType):
 
 
 SIZE_TYPE, ADDRESS, TEXT_AND_KEYS = SizeType(), AddressType(), PairType()
+
+TRACED_MACHINES = ("pc", "poweredge", "q35")
+"""Boards that a trace can be held against; kept here so that --help need not import them."""

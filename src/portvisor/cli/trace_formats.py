@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from portvisor.cli.parameters import TRACED_MACHINES as MACHINES
+
 EXPORTS = ("perfetto", "csv")
 IMPORTS = ("auto", "kvm", "qemu", "qtest")
 IMPORT_HELP = "kvm: kvm_pio lines of trace-cmd or perf script; qemu: a -trace log; qtest: a qtest log."
@@ -32,9 +34,10 @@ def export_trace(file: str, output: str, kind: str | None) -> None:
 @click.argument("file")
 @click.argument("output")
 @click.option("--format", "kind", type=click.Choice(IMPORTS), default="auto", show_default=True, help=IMPORT_HELP)
-def import_trace(file: str, output: str, kind: str) -> None:
+@click.option("--machine", type=click.Choice(MACHINES), default=None, help="Name devices and registers after it.")
+def import_trace(file: str, output: str, kind: str, machine: str | None) -> None:
     """Turn another system's log of port accesses into a trace, for report, diff and replay."""
     from portvisor.trace.importers import import_log
 
-    count = import_log(Path(file), Path(output), kind)
+    count = import_log(Path(file), Path(output), kind, machine or "")
     click.echo(f"{count:,} accesses in {output}")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-MACHINES = ("pc", "poweredge", "q35")
+from portvisor.cli.guest import open_disk
+from portvisor.cli.parameters import SIZE_TYPE
+from portvisor.cli.parameters import TRACED_MACHINES as MACHINES
+
+if TYPE_CHECKING:
+    from portvisor.trace.replay import ReplayResult
+
+GROUPS_SHOWN = 20
 PIPE_WIDTH = 140
 """Columns where the output is no terminal."""
 
@@ -45,11 +54,20 @@ def report(file: str, html: str | None, rows: int) -> None:
 @click.argument("file")
 @click.option("--device", metavar="NAME", help="Compare this device only; everything is fed all the same.")
 @click.option("--machine", type=click.Choice(MACHINES), help="The board, for a trace of another system.")
+@click.option("--memory", type=SIZE_TYPE, help="RAM of that board, with K, M or G.")
+@click.option("--disk", "disks", multiple=True, metavar="IMAGE", help="A disk of that board; writes are dropped.")
 @click.option("--pytest", "test", metavar="FILE", help="Write what was done to --device as a test.")
 @click.option("--from", "first", type=click.IntRange(min=0), default=0, help="First record of the test.")
 @click.option("--to", "last", type=click.IntRange(min=0), help="Last record of the test.")
 def replay(
-    file: str, device: str | None, machine: str | None, test: str | None, first: int, last: int | None
+    file: str,
+    device: str | None,
+    machine: str | None,
+    memory: int | None,
+    disks: tuple[str, ...],
+    test: str | None,
+    first: int,
+    last: int | None,
 ) -> None:
     """Feed a trace to the device models, without a CPU, and compare what they answer.
 
@@ -65,23 +83,44 @@ def replay(
     if first or last is not None:
         raise click.UsageError("--from and --to are for --pytest")
     from portvisor.trace.reader import Trace
-    from portvisor.trace.replay import describe_record
-    from portvisor.trace.replay import replay as run_replay
+    from portvisor.trace.replay import Replay, foreign_board
 
     trace = Trace(file)
     if trace.metadata.filters:
         click.echo(f"portvisor: recorded with the filter {trace.metadata.filters}: devices missed events", err=True)
-    result = run_replay(trace, device, machine)
+    with ExitStack() as stack:
+        images = [stack.enter_context(open_disk(spec)) for spec in disks]
+        if trace.metadata.source == "portvisor" and (images or memory):
+            raise click.UsageError(
+                "--memory and --disk are for traces of other systems; this one describes its board"
+            )
+        result = Replay(foreign_board(trace.metadata, machine, memory, images), device, images).run(trace.records())
+    _print_replay(result)
+    sys.exit(1 if result.divergences else 0)
+
+
+def _print_replay(result: ReplayResult) -> None:
+    from portvisor.trace.replay import describe_record
+
     if result.first is not None:
         click.echo("first divergence:")
         for record in result.first.context:
             click.echo(f"    {describe_record(record)}")
         click.echo(f">>> {describe_record(result.first.record)}")
         click.echo(f"    {result.first.what}")
-        parts = ", ".join(f"{name} {count:,}" for name, count in sorted(result.by_device.items()))
-        click.echo(f"divergences: {result.divergences:,} ({parts})")
+    if result.divergences > 1:
+        table = Table(title="Divergences", title_justify="left", box=None, pad_edge=False)
+        for name in ("times", "device", "access", "first seen"):
+            table.add_column(name, justify="right" if name == "times" else "left")
+        for group in result.groups()[:GROUPS_SHOWN]:
+            table.add_row(f"{group.times:,}", escape(group.device), escape(group.access), escape(group.what))
+        left = len(result.groups()) - GROUPS_SHOWN
+        if left > 0:
+            table.add_row("", "", f"and {left} more kinds of access", "")
+        click.echo()
+        _console().print(table)
+        click.echo()
     click.echo(f"{result.events:,} events, {result.compared:,} compared, {result.divergences:,} differ")
-    sys.exit(1 if result.divergences else 0)
 
 
 def _write_test(

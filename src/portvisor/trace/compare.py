@@ -19,8 +19,17 @@ CHUNK = 2000
 """Steps aligned at a time: the effort grows with the square."""
 HUNKS_KEPT = 20
 
-Step = tuple[str, int, str, int | str]
-"""Kind, port, register, value; for a block a digest of its data."""
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One access."""
+
+    kind: str
+    port: int
+    value: int | str
+    """Of a block the data in hexadecimal."""
+    register: str = field(compare=False)
+    """Not compared: a log of another system is named after the ports, not after what they stand for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,7 @@ def _sequences(trace: Trace) -> dict[str, _Sequence]:
     columns = ["kind", "port", "value", "data", "device", "register", "depth"]
     for batch in trace.batches(columns):
         for kind, port, value, data, device, register in _accesses(batch):
-            step: Step = (kind, port, register, data.hex() if data is not None else value)
+            step = Step(kind, port, data.hex() if data is not None else value, register)
             found.setdefault(device or "(nobody)", _Sequence()).add(step, kind in ("in", "ins"))
     return found
 
@@ -146,6 +155,6 @@ def _align(result: DeviceDiff, a: list[Step], b: list[Step], start_a: int, start
 
 def describe_step(step: Step) -> str:
     """One line for a person."""
-    kind, port, register, value = step
+    kind, port, register, value = step.kind, step.port, step.register, step.value
     shown = f"{value:#x}" if isinstance(value, int) else f"{len(value) // 2} bytes {value[:24]}"
     return f"{kind} {port:04x} {register} {shown}".replace("  ", " ")

@@ -2,8 +2,9 @@
 
 * kvm: `kvm_pio` lines of `trace-cmd report` or `perf script`
   (`pio_write at 0x70 size 1 count 1 val 0x8f`). Of a block only the first value is in the log.
-* qemu: the log of `-trace` with `cpu_in`/`cpu_out`, or with `memory_region_ops_read`/`_write`. If both are there,
-  the former count. Memory-region lines above FFFF are of memory-mapped devices and are left out.
+* qemu: the log of `-trace` with `memory_region_ops_read`/`_write`, or with `cpu_in`/`cpu_out`. If both are there,
+  the latter count. Memory-region lines above FFFF are of memory-mapped devices and are left out. A read is logged
+  with all 64 bits that the region's function returned; the guest gets those of the access.
 * qtest: the log of a qtest session (`-qtest-log`), with the answers; `clock_step` moves the time, IRQ lines count.
 
 Lines about anything else are passed over.
@@ -18,7 +19,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from portvisor.ports import ACCESS_SIZES, NS_PER_S, PORT_COUNT
+from portvisor.ports import ACCESS_SIZES, NS_PER_S, PORT_COUNT, BlockBackend, VirtualClock
+from portvisor.trace.board import build_board
 from portvisor.trace.errors import TraceError
 from portvisor.trace.schema import Metadata
 from portvisor.trace.writer import TraceWriter
@@ -45,6 +47,8 @@ REGION_EXPECTED = "memory_region_ops_read|write cpu N mr 0xMR addr 0xPORT value 
 QEMU_TIME = re.compile(r"^\d+@(\d+)\.(\d{1,9}):")
 QTEST_TIME = re.compile(r"^\[(?P<who>[RSI]) \+(?P<s>\d+)\.(?P<f>\d{1,9})\]\s*(?P<rest>.*)$")
 QTEST_IO = re.compile(r"(?P<way>in|out)(?P<size>[bwl])\b(?P<rest>.*)$")
+UNASSIGNED = "io"
+"""QEMU's region behind all others."""
 LETTERS = {"b": 1, "w": 2, "l": 4}
 
 
@@ -60,6 +64,7 @@ class Access:
     count: int = 1
     device: str = ""
     vcpu: int = 0
+    register: str = ""
 
 
 class _Log:
@@ -89,7 +94,14 @@ class _Log:
             self.last = int(found[1]) * NS_PER_S + int(found[2].ljust(9, "0"))
         else:
             self.last += STEP_NS
-        return self.last
+        return self.settle(self.last)
+
+    def settle(self, time: int) -> int:
+        """A time as a trace can hold it."""
+        if time >= 1 << 63:
+            raise self.wrong("a time below 2^63 ns")
+        self.last = time
+        return time
 
     def checked(self, access: Access) -> Access:
         """Refuse what no x86 can do."""
@@ -147,8 +159,10 @@ def _region_line(log: _Log, line: str) -> Access | None:
         return None
     kind = "in" if found["way"] == "read" else "out"
     time, cpu = log.time(QEMU_TIME.match(line)), max(0, int(found["cpu"])) & 0xFF
-    access = Access(time, kind, port, int(found["size"]), int(found["value"], 16), 1, found["name"] or "", cpu)
-    return log.checked(access)
+    size, value, name = int(found["size"]), int(found["value"], 16), found["name"] or ""
+    if kind == "in":
+        value &= (1 << 8 * size) - 1
+    return log.checked(Access(time, kind, port, size, value, 1, "" if name == UNASSIGNED else name, cpu))
 
 
 class _Qtest:
@@ -188,6 +202,8 @@ class _Qtest:
             yield Access(time, "irq", None, None, int(words[1] == "raise"), 1, f"IRQ{words[2]}")
         elif words[0] == "OK":
             yield from self._answer(words)
+        elif words[0] in ("FAIL", "ERR"):
+            self._waiting, self._stepping = None, False
 
     def _time(self, seconds: str, fraction: str) -> int:
         log = self._log
@@ -197,7 +213,7 @@ class _Qtest:
             log.last = int(seconds) * NS_PER_S + int(fraction.ljust(9, "0"))
         else:
             log.last += STEP_NS
-        return log.last
+        return log.settle(log.last)
 
     def _command(self, io: re.Match[str], words: list[str], time: int) -> Access:
         expected = "inb|inw|inl PORT or outb|outw|outl PORT VALUE"
@@ -251,8 +267,34 @@ def detect(path: Path) -> str:
     raise TraceError(f"{path}: no line of a known log: {', '.join(PARSERS)}")
 
 
-def import_log(source: Path, target: Path, kind: str = "auto") -> int:
+class _Namer:
+    """Names accesses after a board of ours, as its ports are after a reset."""
+
+    def __init__(self, machine: str) -> None:
+        self._space = build_board(Metadata(machine=machine), VirtualClock(), _no_image).ports
+
+    def __call__(self, access: Access) -> Access:
+        if access.port is not None and access.size is not None:
+            owner = self._space.owner(access.port, access.size)
+            if owner is not None:
+                write = access.kind in ("out", "outs")
+                access.device = owner.device.name
+                access.register = owner.device.register_name(owner.offset, access.size, write)
+        return access
+
+
+def _no_image(_sectors: int, _read_only: bool) -> BlockBackend:
+    raise ValueError("a board for names has no images")
+
+
+def import_log(source: Path, target: Path, kind: str = "auto", machine: str = "") -> int:
     """Turn a log into a trace; the number of its records.
+
+    Args:
+        source: the log.
+        target: the trace.
+        kind: the log's format.
+        machine: a board of ours after which devices and registers are named; what it has not keeps the log's name.
 
     Raises:
         TraceError: a line is malformed (with file, number and what was expected), or none is about a port.
@@ -260,12 +302,14 @@ def import_log(source: Path, target: Path, kind: str = "auto") -> int:
     """
     name = detect(source) if kind == "auto" else kind
     parse = PARSERS[name](_Log(source))
+    if machine:
+        parse = map(_Namer(machine), parse)
     first = next(parse, None)
     if first is None:
         raise TraceError(f"{source}: no port access in it, read as {name}")
     count = 0
     origin = first.time
-    with TraceWriter(target, Metadata(source=name)) as writer:
+    with TraceWriter(target, Metadata(source=name, machine=machine)) as writer:
         waiting = [first]
         for access in parse:
             if len(waiting) == BATCH:
@@ -291,10 +335,10 @@ def _batch(accesses: list[Access], start: int, origin: int, schema: pa.Schema) -
         "value": [one.value for one in accesses],
         "data": [None] * size,
         "device": [one.device for one in accesses],
-        "register": [""] * size,
+        "register": [one.register for one in accesses],
         "depth": [0] * size,
         "rip": [None] * size,
-        "served": [None] * size,
+        "served": ["unassigned" if one.port is not None and not one.device else None for one in accesses],
         "outcome": [None if one.port is None else "done" for one in accesses],
     }
     arrays = [_array(columns[field.name], field.type) for field in schema]

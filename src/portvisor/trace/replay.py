@@ -9,7 +9,7 @@ edges, what devices write to guest memory and images, requests for a reset or po
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from portvisor.devices.erst import RecordStore
 from portvisor.machines.pc_like import PcLike
 from portvisor.machines.poweredge import PowerEdge
 from portvisor.machines.snapshot import restore_devices
-from portvisor.ports import ACCESS_SIZES, SECTOR_SIZE, Snapshot
+from portvisor.ports import ACCESS_SIZES, SECTOR_SIZE, BlockBackend, Snapshot
 from portvisor.trace.board import build_board
 from portvisor.trace.clock import ReplayClock
 from portvisor.trace.effects import (
@@ -38,12 +38,14 @@ from portvisor.trace.effects import (
 )
 from portvisor.trace.errors import TraceError
 from portvisor.trace.filters import TraceFilter, parse_filter
-from portvisor.trace.host import decode_call, host_calls, images
+from portvisor.trace.host import ImageMaker, decode_call, host_calls, images
 from portvisor.trace.reader import Trace
 from portvisor.trace.schema import KIND_NAMES, MMIO_DATA, Kind, Metadata
 
 BLOCK_MAX = 1 << 24
 """Bytes of a block at most: a segment's worth is 64 KiB."""
+TIMERS_MAX = 10_000
+"""Expiries between two accesses of a foreign trace at most; a guest may have set a timer to 1 MHz."""
 CONTEXT = 8
 """Events shown before a divergence."""
 PIC_INPUTS = tuple(irq for irq in range(16) if irq != 2)
@@ -65,6 +67,17 @@ class Divergence:
 
 
 @dataclass(slots=True)
+class DivergenceGroup:
+    """Divergences of one kind of access."""
+
+    device: str
+    access: str
+    what: str
+    """What the first one was."""
+    times: int = 0
+
+
+@dataclass(slots=True)
 class ReplayResult:
     """What a replay found."""
 
@@ -73,8 +86,12 @@ class ReplayResult:
     """Values, vectors and lists of effects that were compared."""
     divergences: int = 0
     first: Divergence | None = None
-    by_device: dict[str, int] = field(default_factory=dict)
-    """Divergences by device."""
+    by_access: dict[tuple[str, str], DivergenceGroup] = field(default_factory=dict)
+    """Divergences by device and access."""
+
+    def groups(self) -> list[DivergenceGroup]:
+        """Kinds of divergences, most frequent first."""
+        return sorted(self.by_access.values(), key=lambda one: -one.times)
 
 
 class ReplayImage:
@@ -111,12 +128,13 @@ def describe_record(record: Record) -> str:
 class Replay:
     """One pass through a trace."""
 
-    def __init__(self, metadata: Metadata, device: str | None = None) -> None:
+    def __init__(self, metadata: Metadata, device: str | None = None, images: Sequence[BlockBackend] = ()) -> None:
         """Build the machine.
 
         Args:
             metadata: of the trace.
             device: compare this device's answers only; everything is fed all the same.
+            images: for a foreign trace, which holds no sectors, those of its drives, in order.
 
         Raises:
             TraceError: the machine cannot be built.
@@ -131,7 +149,9 @@ class Replay:
         self._resetting = False
         self._snapshots: dict[int, tuple[Snapshot, ...]] = {}
         self._recent: deque[Record] = deque(maxlen=CONTEXT)
-        self.machine: PcLike = build_board(metadata, self.clock, partial(ReplayImage, self))
+        self.machine: PcLike = build_board(
+            metadata, self.clock, _handed_out(images) if images else partial(ReplayImage, self)
+        )
         self._connect()
         known = {one.name for one in self.machine.devices}
         if device is not None and device not in known:
@@ -201,7 +221,7 @@ class Replay:
         return None
 
     def answer(self, kind: str, device: str, where: int, length: int) -> bytes:
-        """What a device reads from memory or an image now; ones if it read something else then.
+        """What a device reads from memory or an image now; zeros if it read something else then.
 
         Raises:
             OSError: the host failed then.
@@ -212,7 +232,7 @@ class Replay:
         if record is not None and record["register"].endswith(FAILED):
             raise host_error()
         data = bytes(record["data"] or b"") if record else b""
-        return data if len(data) == length else b"\xff" * length
+        return data if len(data) == length else bytes(length)
 
     def absorb(self, device: str, where: int, what: str, content: bytes = b"") -> None:
         """What a device writes to an image or has it flush.
@@ -282,6 +302,8 @@ class Replay:
             waiting.clear()
             waiting.extend(piece for piece in pieces if piece["kind"] == kind and is_answer(piece))
         self._effects.clear()
+        if self._foreign:
+            self._let_time_pass(record["time"])
         self.clock.rewind(record["time"])
         try:
             wrong = action(record)
@@ -298,14 +320,26 @@ class Replay:
                 self._diverged(record, wrong)
         self._recent.append(record)
 
+    def _let_time_pass(self, target: int) -> None:
+        """A foreign trace has no records of timers: they expire when they are due."""
+        for _ in range(TIMERS_MAX):
+            deadline = self.clock.next_deadline()
+            if deadline is None or deadline > target:
+                return
+            self.clock.rewind(max(self.clock.now(), deadline))
+            self.clock.run_due()
+
     def _compares(self, record: Record) -> bool:
         if self.device is None:
             return True
-        name = record["device"]
+        return self._name_of(record) == self.device
+
+    def _name_of(self, record: Record) -> str:
+        """The device of ours that an event is about."""
         if self._foreign and record["port"] is not None:
             owner = self.machine.ports.owner(record["port"], record["size"])
-            name = owner.device.name if owner else ""
-        return bool(name == self.device)
+            return owner.device.name if owner else ""
+        return str(record["device"])
 
     def _compare_effects(self, pieces: list[Record]) -> str | None:
         recorded = effects_of(pieces)
@@ -327,8 +361,11 @@ class Replay:
 
     def _diverged(self, record: Record, what: str) -> None:
         self.result.divergences += 1
-        name = record["device"] or "(nobody)"
-        self.result.by_device[name] = self.result.by_device.get(name, 0) + 1
+        name = self._name_of(record) or "(nobody)"
+        port = "" if record["port"] is None else f" {record['port']:04x}"
+        access = f"{record['kind']}{port} {record['register']}".strip()
+        group = self.result.by_access.setdefault((name, access), DivergenceGroup(name, access, what))
+        group.times += 1
         if self.result.first is None:
             self.result.first = Divergence(record, what, tuple(self._recent))
 
@@ -486,8 +523,32 @@ def replay(trace: Trace, device: str | None = None, machine: str | None = None) 
     return Replay(with_machine(trace.metadata, machine), device).run(trace.records())
 
 
+def _handed_out(images: Sequence[BlockBackend]) -> ImageMaker:
+    left = iter(images)
+    return lambda sectors, read_only: next(left)
+
+
 def with_machine(metadata: Metadata, machine: str | None) -> Metadata:
     """The description of a foreign trace, with a board that it is held against."""
-    if machine and not metadata.machine:
-        return Metadata(source=metadata.source, machine=machine, start=metadata.start, options={})
-    return metadata
+    return foreign_board(metadata, machine)
+
+
+def foreign_board(
+    metadata: Metadata, machine: str | None, memory: int | None = None, images: Sequence[BlockBackend] = ()
+) -> Metadata:
+    """The description of a foreign trace with its board; of one of ours as it is.
+
+    Args:
+        metadata: what the file says.
+        machine: the board's name, if the file has none.
+        memory: bytes of RAM; None for the board's default.
+        images: its disks.
+    """
+    if metadata.source == "portvisor":
+        return metadata
+    described = [{"sectors": one.sectors, "read_only": one.read_only} for one in images]
+    options: dict[str, Any] = {"disks": described, "sata": described}
+    if memory is not None:
+        options["memory"] = memory
+    name = metadata.machine or machine or ""
+    return Metadata(source=metadata.source, machine=name, start=metadata.start, options=options)

@@ -26,7 +26,9 @@ def sparkline(counts: list[int], width: int = SPARK_WIDTH) -> str:
 def head_lines(summary: Summary) -> list[str]:
     """What the trace is of."""
     meta = summary.metadata
-    what = f"machine {meta.machine}, engine {meta.engine}" if meta.machine else f"source {meta.source}"
+    what = f"machine {meta.machine}, engine {meta.engine}"
+    if meta.source != "portvisor":
+        what = f"source {meta.source}" + (f", named after machine {meta.machine}" if meta.machine else "")
     state = "" if summary.finished else " (not completed: the recording was cut off, or goes on)"
     lines = [
         f"{summary.path}: {what}{state}",
