@@ -1,6 +1,6 @@
 # Sourced by ./test: Debian packages whose programs the tests call (guests come through the cache instead).
 
-TEST_PACKAGES="qemu-system-x86 acpica-tools binutils cpio dmidecode"
+TEST_PACKAGES="qemu-system-x86 acpica-tools binutils cpio dmidecode chromium chromium-driver"
 
 ensure_packages() {
     local missing="" package

@@ -14,6 +14,9 @@ POLL_RATIO = 8
 """Reads a write from which a port counts as polled."""
 RARE = 100
 """Writes a read from which a port counts as nearly write-only."""
+SINKS = ("debugcon", "port-e9")
+SINK_REGISTERS = ("POST code", "DEBUG")
+"""What takes bytes and answers nothing: writes to it may come late. Elsewhere a write changes what comes next."""
 UART_DATA, UART_FIFO, UART_STATUS = "THR", "FCR", "LSR"
 
 
@@ -45,7 +48,10 @@ def _advice(summary: Summary, use: PortUse, share: float) -> str:
         return _uart_advice(summary, use)
     if use.reads * RARE < use.writes:
         what = "write-only" if use.reads == 0 else "nearly write-only"
-        return f"{what}, {use.writes:,} exits: coalesce" if single > use.blocks else "blocks: good as it is"
+        if single <= use.blocks:
+            return "blocks: good as it is"
+        late = use.device in SINKS or any(name in SINK_REGISTERS for name in use.registers)
+        return f"{what}, {use.writes:,} exits: {'coalesce' if late else 'serve in the engine'}"
     if use.writes == 0 and use.blocks == 0:
         return "read-only and polled: serve in the engine"
     if use.reads > POLL_RATIO * use.writes and use.blocks == 0:

@@ -14,7 +14,11 @@ from portvisor.trace.terminal import head_lines
 DEVICES_DRAWN = 24
 TABLE_ROWS = 40
 UNASSIGNED_ROWS = 400
-MAP_SIDE = 256
+PAGE_PORTS = 256
+"""Ports in a line of the map."""
+PAGES_DRAWN = 96
+TICKS = 4
+MARGIN, MAP_LINE = 44, 15
 LANE = 22
 LABEL = 150
 CELL = 6
@@ -27,14 +31,16 @@ STYLE = """
 body { margin: 0 auto; max-width: 1000px; padding: 1rem; font: 15px/1.45 system-ui, sans-serif;
   color: var(--ink); background: var(--paper); }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
-nav a { margin-right: 1rem; } a { color: var(--bar); }
+header p { margin: .2rem 0; overflow-wrap: anywhere; } nav { margin-top: .8rem; }
+nav a { margin-right: 1rem; display: inline-block; } a { color: var(--bar); }
 a:focus-visible, .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--bar);
   outline-offset: 2px; }
 .scroll { overflow: auto; max-height: 34rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .15rem .6rem .15rem 0; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
-th { position: sticky; top: 0; background: var(--paper); } .n { text-align: right; } p.note { color: var(--faint); }
+th, td { text-align: left; padding: .15rem .9rem .15rem 0; border-bottom: 1px solid var(--line); }
+th, td.n, td:first-child { white-space: nowrap; } tr:last-child td { border: 0; }
+th { position: sticky; top: 0; background: var(--paper); font-weight: 600; }
+.n { text-align: right; } p.note { color: var(--faint); }
 svg { width: 100%; height: auto; background: var(--panel); } svg text { fill: var(--ink); font-size: 11px; }
 svg .bar { fill: var(--bar); } svg .warm { fill: var(--warm); } svg .axis { stroke: var(--line); }
 """
@@ -43,16 +49,22 @@ Cell = str | int | float
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table; numbers stand to the right."""
+    """A table; numbers stand to the right, and so do the heads above them."""
     body = []
+    numeric: set[int] = set()
     for row in rows:
         cells = []
-        for cell in row:
-            numeric = isinstance(cell, int | float)
+        for column, cell in enumerate(row):
+            is_number = isinstance(cell, int | float)
+            if is_number:
+                numeric.add(column)
             text = f"{cell:,}" if isinstance(cell, int) else f"{cell:,.1f}" if isinstance(cell, float) else cell
-            cells.append(f"<td{' class=n' if numeric else ''}>{escape(text)}</td>")
+            cells.append(f"<td{' class=n' if is_number else ''}>{escape(text)}</td>")
         body.append("<tr>" + "".join(cells) + "</tr>")
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    head = "".join(
+        f'<th scope="col"{" class=n" if column in numeric else ""}>{escape(name)}</th>'
+        for column, name in enumerate(heads)
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
@@ -67,7 +79,7 @@ def _svg(width: int, height: int, label: str, content: str) -> str:
     )
 
 
-def _lanes(lanes: Sequence[tuple[str, list[int]]], label: str, end: str, warm: bool = False) -> str:
+def _lanes(lanes: Sequence[tuple[str, list[int]]], label: str, seconds: float, warm: bool = False) -> str:
     """A row of bars for each name."""
     width, parts = LABEL + BUCKETS * CELL, []
     for index, (name, counts) in enumerate(lanes):
@@ -83,43 +95,61 @@ def _lanes(lanes: Sequence[tuple[str, list[int]]], label: str, end: str, warm: b
                 )
         parts.append(f'<line class="axis" x1="0" x2="{width}" y1="{top + LANE}" y2="{top + LANE}"/>')
     height = len(lanes) * LANE + 16
-    parts.append(f'<text x="{LABEL}" y="{height - 4}">0 s</text>')
-    parts.append(f'<text x="{width - 4}" y="{height - 4}" text-anchor="end">{escape(end)}</text>')
+    for tick in range(TICKS + 1):
+        anchor = "start" if tick == 0 else "end" if tick == TICKS else "middle"
+        x = LABEL + BUCKETS * CELL * tick / TICKS
+        parts.append(
+            f'<text x="{x:.0f}" y="{height - 4}" text-anchor="{anchor}">{seconds * tick / TICKS:.3g} s</text>'
+        )
     return _svg(width, height, label, "".join(parts))
 
 
 def _timeline(summary: Summary) -> str:
+    if not summary.devices:
+        return '<p class="note">The trace holds no port access.</p>'
     names = [name for name, _ in summary.devices.most_common(DEVICES_DRAWN)]
     lanes = [(name, summary.timeline.get(name, [])) for name in names]
     note = "Each device's bars are scaled to its own peak."
     if len(summary.devices) > DEVICES_DRAWN:
         note += f" The {DEVICES_DRAWN} busiest of {len(summary.devices)} devices are drawn."
-    chart = _lanes(lanes, "Accesses by device over guest time", f"{summary.duration:.3f} s")
+    chart = _lanes(lanes, "Accesses by device over guest time", summary.duration)
     rows = [(name, count, summary.device_host_ns[name] // 1000) for name, count in summary.devices.most_common()]
     table = _table(("Device", "Accesses", "Host time in µs"), rows)
-    return f'<p class="note">{note}</p>{chart}<details><summary>Numbers</summary>{table}</details>'
+    numbers = _scroll("Accesses by device", table)
+    return f'<p class="note">{note}</p>{chart}<details><summary>Numbers</summary>{numbers}</details>'
 
 
 def _port_map(summary: Summary) -> str:
-    """A square of the 64 Ki ports; a line holds 256 of them."""
-    scale, row_height = 3, 2
-    parts = []
+    """A line for every 256 ports of which any was used; nearly all of the 64 Ki never are."""
+    if not summary.ports:
+        return '<p class="note">No port was used.</p>'
+    pages = sorted({port // PAGE_PORTS for port in summary.ports})
+    drawn = {page: index for index, page in enumerate(pages[:PAGES_DRAWN])}
+    scale, top = (LABEL + BUCKETS * CELL - MARGIN) / PAGE_PORTS, 16
+    parts = [
+        f'<text x="{MARGIN + column * scale:.1f}" y="11">+{column:02x}</text>'
+        for column in range(0, PAGE_PORTS, 32)
+    ]
+    for page, index in drawn.items():
+        y = top + index * MAP_LINE
+        parts.append(f'<text x="4" y="{y + 11}">{page << 8:04x}</text>')
+        parts.append(f'<line class="axis" x1="0" x2="{LABEL + BUCKETS * CELL}" y1="{y}" y2="{y}"/>')
     for port, use in sorted(summary.ports.items()):
-        row, column = divmod(port, MAP_SIDE)
-        weight = min(1.0, 0.35 + 0.1 * use.accesses.bit_length() / 2)
-        kind = "warm" if use.device == NOBODY else "bar"
-        parts.append(
-            f'<rect class="{kind}" opacity="{weight:.2f}" x="{40 + column * scale}" y="{row * row_height + 14}" '
-            f'width="{scale}" height="{row_height}">'
-            f"<title>{port:04x} {escape(use.device)}: {use.accesses:,}</title></rect>"
-        )
-    for row in range(0, MAP_SIDE, 32):
-        parts.append(f'<text x="2" y="{row * row_height + 24}">{row << 8:04x}</text>')
-    parts.append('<text x="40" y="11">+00</text>')
-    parts.append(f'<text x="{40 + 128 * scale}" y="11">+80</text>')
-    label = f"Map of the {PORT_COUNT:,} ports"
-    chart = _svg(MAP_SIDE * scale + 44, MAP_SIDE * row_height + 18, label, "".join(parts))
-    return f'<p class="note">Low byte of the port to the right, high byte downward.</p>{chart}'
+        page, column = divmod(port, PAGE_PORTS)
+        if page in drawn:
+            weight = min(1.0, 0.3 + 0.045 * use.accesses.bit_length())
+            kind = "warm" if use.device == NOBODY else "bar"
+            parts.append(
+                f'<rect class="{kind}" opacity="{weight:.2f}" x="{MARGIN + column * scale:.1f}" '
+                f'y="{top + drawn[page] * MAP_LINE + 2}" width="{scale:.1f}" height="{MAP_LINE - 3}">'
+                f"<title>{port:04x} {escape(use.device)}: {use.accesses:,}</title></rect>"
+            )
+    label = f"Ports used, of all {PORT_COUNT:,}"
+    note = "A line is 256 ports; lines without an access are left out. Orange: nobody answers. Stronger: more."
+    if len(pages) > PAGES_DRAWN:
+        note += f" The first {PAGES_DRAWN} of {len(pages)} lines are drawn."
+    chart = _svg(LABEL + BUCKETS * CELL, top + len(drawn) * MAP_LINE + 4, label, "".join(parts))
+    return f'<p class="note">{note}</p>{chart}'
 
 
 def _latency(summary: Summary) -> str:
@@ -148,19 +178,24 @@ def _interrupts(summary: Summary) -> str:
     if not summary.irqs and not summary.vectors:
         return '<p class="note">None were recorded.</p>'
     lanes = [(name, summary.irq_timeline.get(name, [])) for name, _ in summary.irqs.most_common()]
-    chart = _lanes(lanes, "Rising edges by wire over guest time", f"{summary.duration:.3f} s", warm=True)
+    chart = _lanes(lanes, "Rising edges by wire over guest time", summary.duration, warm=True)
     rows: list[Sequence[Cell]] = [(name, count) for name, count in summary.irqs.most_common()]
     rows += [(f"vector {vector:#04x} acknowledged", count) for vector, count in summary.vectors.most_common()]
-    return chart + _table(("Wire or vector", "Times"), rows)
+    return chart + _scroll("Interrupts", _table(("Wire or vector", "Times"), rows))
 
 
 def _budget(summary: Summary) -> str:
+    if not summary.ports:
+        return '<p class="note">No port was used.</p>'
     rows = []
     for line in budget(summary)[:TABLE_ROWS]:
         use = line.use
         mean: Cell = use.host_ns // use.accesses if use.host_ns else ""
-        rows.append((f"{use.port:04x}", use.device, use.reads, use.writes, f"{line.share:.1%}", mean, line.advice))
-    heads = ("Port", "Device", "In", "Out", "Share", "Mean ns", "Advice")
+        names = ", ".join(name for name, _ in use.registers.most_common(2))
+        rows.append(
+            (f"{use.port:04x}", use.device, names, use.reads, use.writes, f"{line.share:.1%}", mean, line.advice)
+        )
+    heads = ("Port", "Device", "Registers", "In", "Out", "Share", "Mean ns", "Advice")
     return _scroll("Exit budget", _table(heads, rows))
 
 
@@ -183,6 +218,8 @@ def _places(summary: Summary) -> str:
 
 
 def _registers(summary: Summary) -> str:
+    if not summary.registers:
+        return '<p class="note">No register is named in the trace.</p>'
     rows = [(*key, count) for key, count in summary.registers.most_common(TABLE_ROWS)]
     return _scroll("Busiest registers", _table(("Device", "Register", "Kind", "Accesses"), rows))
 
@@ -227,7 +264,8 @@ def render_page(summary: Summary) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><h1>{escape(title)}</h1>{head}<nav>{links}</nav><main>{body}</main></body></html>\n"
+        f"<body><header><h1>{escape(title)}</h1>{head}</header>"
+        f'<nav aria-label="Sections">{links}</nav><main>{body}</main></body></html>\n'
     )
 
 
