@@ -137,9 +137,9 @@ def test_the_report_of_a_small_trace_is_this_one(tmp_path: Path) -> None:
         "rtc            2        0  \u2588",
         "",
         "Exit budget",
-        "  port  device  in  out  share  mean ns  advice",
-        "0x0070  rtc      0    1  50.0%",
-        "0x0071  rtc      1    0  50.0%",
+        "  port  device  register  in  out  share  mean ns  advice",
+        "0x0070  rtc                0    1  50.0%",
+        "0x0071  rtc                1    0  50.0%",
     ]
 
 

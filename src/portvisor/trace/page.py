@@ -9,7 +9,7 @@ from pathlib import Path
 from portvisor.ports import PORT_COUNT
 from portvisor.trace.advice import budget
 from portvisor.trace.summary import BUCKETS, NOBODY, Summary
-from portvisor.trace.terminal import head_lines
+from portvisor.trace.terminal import duration, head_lines
 
 DEVICES_DRAWN = 24
 TABLE_ROWS = 40
@@ -36,9 +36,9 @@ nav a { margin-right: 1rem; display: inline-block; } a { color: var(--bar); }
 a:focus-visible, .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--bar);
   outline-offset: 2px; }
 .scroll { overflow: auto; max-height: 34rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; max-width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .15rem .9rem .15rem 0; border-bottom: 1px solid var(--line); }
-th, td.n, td:first-child { white-space: nowrap; } tr:last-child td { border: 0; }
+th, td.n, td:nth-child(-n + 2) { white-space: nowrap; } tr:last-child td { border: 0; }
 th { position: sticky; top: 0; background: var(--paper); font-weight: 600; }
 .n { text-align: right; } p.note { color: var(--faint); }
 svg { width: 100%; height: auto; background: var(--panel); } svg text { fill: var(--ink); font-size: 11px; }
@@ -161,17 +161,10 @@ def _latency(summary: Summary) -> str:
     for index, log in enumerate(logs):
         count, top = summary.latency[log], index * LANE
         width = 560 * count / peak
-        parts.append(f'<text x="4" y="{top + 15}">{_ns(1 << log)} - {_ns(2 << log)}</text>')
+        parts.append(f'<text x="4" y="{top + 15}">{duration(1 << log)} - {duration(2 << log)}</text>')
         parts.append(f'<rect class="bar" x="{LABEL}" y="{top + 3}" width="{width:.1f}" height="{LANE - 6}"/>')
         parts.append(f'<text x="{LABEL + width + 6:.1f}" y="{top + 15}">{count:,}</text>')
     return _svg(LABEL + 660, len(logs) * LANE, "Host time of a handler", "".join(parts))
-
-
-def _ns(value: int) -> str:
-    for unit, factor in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value} ns"
 
 
 def _interrupts(summary: Summary) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from portvisor.trace.advice import budget
-from portvisor.trace.summary import BUCKETS, Summary
+from portvisor.trace.summary import BUCKETS, NOBODY, Summary
 
 BARS = " ▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 48
@@ -42,13 +45,14 @@ def head_lines(summary: Summary) -> list[str]:
 def print_report(console: Console, summary: Summary, rows: int = ROWS) -> None:
     """All tables."""
     for line in head_lines(summary):
-        console.print(escape(line), soft_wrap=True)
+        console.print(escape(line), soft_wrap=True, highlight=False)
     for table in (
         _devices(summary),
         _registers(summary, rows),
         _budget(summary, rows),
         _served(summary),
         _places(summary, rows),
+        _latency(summary),
         _interrupts(summary),
         _unassigned(summary, rows),
     ):
@@ -71,7 +75,8 @@ def _devices(summary: Summary) -> Table:
     )  # fmt: skip
     for device, count in summary.devices.most_common():
         spark = sparkline(summary.timeline.get(device, [0] * BUCKETS))
-        table.add_row(escape(device), f"{count:,}", f"{summary.device_host_ns[device] / 1000:,.0f}", spark)
+        host = f"{summary.device_host_ns[device] / 1000:,.0f}"
+        table.add_row(_device(device), f"{count:,}", host, Text(spark, style="cyan"))
     return table
 
 
@@ -85,15 +90,15 @@ def _registers(summary: Summary, rows: int) -> Table:
 def _budget(summary: Summary, rows: int) -> Table:
     table = _table(
         "Exit budget",
-        ("port", True), ("device", False), ("in", True), ("out", True), ("share", True), ("mean ns", True),
-        ("advice", False),
+        ("port", True), ("device", False), ("register", False), ("in", True), ("out", True), ("share", True),
+        ("mean ns", True), ("advice", False),
     )  # fmt: skip
     for line in budget(summary)[:rows]:
         use = line.use
         mean = f"{use.host_ns / use.accesses:,.0f}" if use.host_ns else ""
         table.add_row(
-            f"{use.port:#06x}", escape(use.device), f"{use.reads:,}", f"{use.writes:,}", f"{line.share:.1%}", mean,
-            line.advice,
+            f"{use.port:#06x}", _device(use.device), escape(_busiest(use.registers)), f"{use.reads:,}",
+            f"{use.writes:,}", f"{line.share:.1%}", mean, Text(line.advice, style="green"),
         )  # fmt: skip
     return table
 
@@ -109,14 +114,42 @@ def _served(summary: Summary) -> Table:
 def _places(summary: Summary, rows: int) -> Table:
     table = _table("Where in the guest", ("RIP", True), ("port", True), ("device", False), ("accesses", True))
     for (rip, port), count in summary.places.most_common(rows):
-        table.add_row(f"{rip:#x}", f"{port:#06x}", escape(summary.ports[port].device), f"{count:,}")
+        table.add_row(f"{rip:#x}", f"{port:#06x}", _device(summary.ports[port].device), f"{count:,}")
     return table
+
+
+def _latency(summary: Summary) -> Table:
+    table = _table("Host time of a handler", ("from", True), ("to", True), ("accesses", True), ("", False))
+    peak = max(summary.latency.values(), default=1)
+    for log in range(min(summary.latency, default=0), max(summary.latency, default=-1) + 1):
+        count = summary.latency[log]
+        bar = "█" * max(int(count > 0), count * SPARK_WIDTH // peak)
+        table.add_row(duration(1 << log), duration(2 << log), f"{count:,}", Text(bar, style="cyan"))
+    return table
+
+
+def duration(ns: int) -> str:
+    """Nanoseconds in the unit that fits."""
+    for unit, factor in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
+        if ns >= factor:
+            return f"{ns / factor:.3g} {unit}"
+    return f"{ns} ns"
+
+
+def _device(name: str) -> Text:
+    return Text(name, style="yellow" if name == NOBODY else "")
+
+
+def _busiest(registers: Counter[str]) -> str:
+    """The register that is used most at a port."""
+    return registers.most_common(1)[0][0] if registers else ""
 
 
 def _interrupts(summary: Summary) -> Table:
     table = _table("Interrupts", ("wire or vector", False), ("times", True), ("time", False))
     for name, count in summary.irqs.most_common():
-        table.add_row(escape(name), f"{count:,}", sparkline(summary.irq_timeline.get(name, [0] * BUCKETS)))
+        spark = sparkline(summary.irq_timeline.get(name, [0] * BUCKETS))
+        table.add_row(escape(name), f"{count:,}", Text(spark, style="yellow"))
     for vector, count in summary.vectors.most_common():
         table.add_row(f"vector {vector:#04x} acknowledged", f"{count:,}", "")
     return table
