@@ -6,7 +6,9 @@ Rules: Documentation/virt/kvm/api.rst, KVM_RUN; the instruction is done once, wh
 from __future__ import annotations
 
 import os
+import random
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -213,6 +215,24 @@ def test_rep_ins_of_single_elements_loses_and_doubles_none() -> None:
             number += 1
             give(guest, bytes([number]))
         assert guest.memory[DATA : DATA + 10] == bytes(range(10, 0, -1))
+
+
+@pytest.mark.parametrize("code", ["ee40", "ec40", "6e40", "ee9040"])
+def test_an_alarm_at_any_moment_neither_repeats_nor_loses_an_access(code: str) -> None:
+    """Each access is seen once and in order, wherever between exit and completion the alarm goes off."""
+    dice = random.Random(code)
+    with unserved(code * 20 + "f4") as guest:
+        for _ in range(400):
+            guest.place(CODE, bytes.fromhex(code) * 20 + HLT)  # translated anew: the window is wider
+            guest.start(rsi=DATA)
+            seen = []
+            reason = ExitReason.IO
+            while reason != ExitReason.HLT:
+                guest.vcpu.set_alarm(time.monotonic_ns() + dice.randrange(60_000))
+                reason = ExitReason(guest.vcpu.run())
+                if reason == ExitReason.IO:
+                    seen.append(guest.vcpu.get_regs().rip)
+            assert seen == [CODE + at * len(bytes.fromhex(code)) for at in range(20)]
 
 
 # --- strings that the emulator executes: here an element across two pages -------------------------------------

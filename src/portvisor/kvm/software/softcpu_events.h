@@ -62,8 +62,10 @@ static bool on_boundary(void *cs, int request)
     Cpu *c = current;
     (void)cs, (void)request;
     atomic_thread_fence(memory_order_seq_cst); /* Unicorn cleared icount_high: look at pending only after that */
-    if (starting_over(c))
+    if (starting_over(c)) {
+        start_over(c); /* once more: the block for it may have been left before its instruction */
         return false;
+    }
     if (c->exception >= 0) {
         int vector = c->exception;
         c->exception = -1;
