@@ -72,6 +72,7 @@ def viewer(machine: Pc, path: Path) -> RawViewer:
 def allow_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MIN_PAUSE_NS", 0)
     monkeypatch.setattr(server, "PAUSE_FACTOR", 0)
+    monkeypatch.setattr(server, "ATTACH_PAUSE_FACTOR", 0)
 
 
 # --- the file ---------------------------------------------------------------------------------------------
@@ -248,6 +249,30 @@ def test_a_viewer_in_haste_gets_no_more_than_its_share(machine: Pc, offered: Liv
     assert 1 <= answers <= 1 + 0.5 / (server.MIN_PAUSE_NS / 1e9)
 
 
+def test_viewers_that_come_and_go_do_not_make_the_tables_change_all_the_time(
+    machine: Pc, offered: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attached = 0
+    attach = offered.counters.attach
+
+    def counted() -> None:
+        nonlocal attached
+        attached += 1
+        attach()
+
+    monkeypatch.setattr(offered.counters, "attach", counted)
+    monkeypatch.setattr(server, "ATTACH_PAUSE_FACTOR", 10**9)
+    for _ in range(20):
+        guest = viewer(machine, offered.path)
+        guest.ask()
+        guest.socket.close()
+        serve_once(machine)
+    assert attached == 1
+    offered._next_attach_ns = 0
+    assert isinstance(viewer(machine, offered.path).ask()[-1], Snapshot)
+    assert attached == 2
+
+
 def test_of_a_flood_of_requests_one_is_looked_at(
     machine: Pc, offered: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +332,8 @@ def test_too_many_viewers_are_told_so(machine: Pc, offered: LiveServer) -> None:
     assert isinstance(viewer(machine, offered.path).read()[0], Hello)
 
 
-def test_viewers_that_vanish_do_no_harm(machine: Pc, offered: LiveServer) -> None:
+def test_viewers_that_vanish_do_no_harm(machine: Pc, offered: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_haste(monkeypatch)
     for _ in range(50):
         gone = viewer(machine, offered.path)
         gone.socket.send(b'{"want":"snapshot"}\n')

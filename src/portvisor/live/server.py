@@ -38,6 +38,7 @@ EVENTS = 16
 """Descriptors served in one go."""
 READ_SIZE = 4096
 PAUSE_FACTOR = 50
+ATTACH_PAUSE_FACTOR = 40
 MIN_PAUSE_NS = 20_000_000
 PIC_INPUTS = tuple(irq for irq in range(16) if irq != 2)
 
@@ -86,6 +87,7 @@ class LiveServer:
         self._viewers: dict[int, _Viewer] = {}
         self._interrupts: list[int] = [0] * 16
         self._watches_wires = False
+        self._next_attach_ns = 0
         self._poll = select.epoll()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -155,14 +157,15 @@ class LiveServer:
         self._poll.modify(viewer.connection, wanted)
 
     def _receive(self, viewer: _Viewer) -> None:
-        """Of several requests that have come, the last counts; those that come too soon are not even read."""
+        """Of several requests that have come, the last counts; what comes too soon is not even looked at."""
         data = viewer.connection.recv(READ_SIZE)
         if not data:
             raise ConnectionResetError
         lines = list(viewer.lines.feed(data))
         if lines and not viewer.unsent and time.monotonic_ns() >= viewer.next_request_ns:
             request = decode_request(lines[-1])
-            self._start_counting(viewer)
+            if not self._counts_for(viewer):
+                return
             begin = time.monotonic_ns()
             self._answer(viewer, request)
             taken = time.monotonic_ns() - begin
@@ -178,10 +181,17 @@ class LiveServer:
 
     # --- answers --------------------------------------------------------------------------------------
 
-    def _start_counting(self, viewer: _Viewer) -> None:
+    def _counts_for(self, viewer: _Viewer) -> bool:
+        """Begin to count, unless it was begun too short a time ago: viewers that come and go cost time too."""
+        if not self.counters.attached:
+            begin = time.monotonic_ns()
+            if begin < self._next_attach_ns:
+                return False
+            self.counters.attach()
+            self._watch_wires()
+            self._next_attach_ns = begin + (time.monotonic_ns() - begin) * ATTACH_PAUSE_FACTOR
         viewer.counting = True
-        self.counters.attach()
-        self._watch_wires()
+        return True
 
     def _answer(self, viewer: _Viewer, request: Request) -> None:
         self._watch(viewer, request.watch)
