@@ -178,8 +178,8 @@ def test_tab_goes_through_links_charts_numbers_and_tables_in_order(
     links = [("A", f"#{key}") for key, _, _ in SECTIONS]
     assert stops[: len(links)] == links
     assert stops[len(links) :] == [
-        ("SUMMARY", "Numbers"), ("DIV", "Exit budget"), ("DIV", "Busiest registers"), ("DIV", "Interrupts"),
-        ("DIV", "Unassigned ports"),
+        ("SUMMARY", "Numbers"), ("DIV", "Exit budget"), ("DIV", "Where in the guest"), ("DIV", "Busiest registers"),
+        ("DIV", "Interrupts"), ("DIV", "Unassigned ports"),
     ]  # fmt: skip
 
 
