@@ -57,6 +57,24 @@ def port(counters: LiveCounters, number: int) -> Totals:
     return next((row.totals for row in counters.ports(100)[0] if row.port == number), Totals())
 
 
+def test_a_ctrl_c_while_a_register_is_named_is_not_lost() -> None:
+    """A port's own screen asks the device at each access."""
+    space, counters = make()
+    device = space.owner(BASE + 1, 1)
+    assert device is not None
+
+    def interrupted(offset: int, size: int, write: bool) -> str:
+        raise KeyboardInterrupt
+
+    counters.watch(BASE + 1)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(device.device, "register_name", interrupted)
+        space.read(BASE + 1, 1)
+        for _ in range(1000):
+            pass
+    assert port(counters, BASE + 1).reads == 1
+
+
 def test_accesses_and_bytes_are_added_by_port_and_by_device() -> None:
     space, counters = make()
     assert space.read(BASE + 2, 1) == 0x7A

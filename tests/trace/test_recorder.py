@@ -64,6 +64,24 @@ def test_an_access_has_port_value_device_and_register() -> None:
     assert (read["kind"], read["value"], read["seq"]) == ("in", 0x42, 1)
 
 
+class Interrupted(Registers):
+    """Ctrl-C comes while the device is asked for a name."""
+
+    def register_name(self, offset: int, size: int, write: bool) -> str:
+        raise KeyboardInterrupt
+
+
+def test_a_ctrl_c_while_a_register_is_named_is_not_lost() -> None:
+    space = PortSpace()
+    space.attach(Interrupted())
+    recording = SpaceRecording(space)
+    with pytest.raises(KeyboardInterrupt):
+        space.read(0x101, 1)
+        for _ in range(1000):
+            pass
+    assert [row["port"] for row in recording.rows()] == [0x101]
+
+
 def test_the_pieces_of_a_split_access_come_before_it() -> None:
     space = space_with_registers()
     recording = SpaceRecording(space)

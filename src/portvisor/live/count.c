@@ -14,6 +14,8 @@
 #include <x86intrin.h>
 #endif
 
+#include "../trace/interrupt.h"
+
 enum { PORTS = 0x10000, DEVICES = 0x1000, KEPT = 16 };
 enum { WRITE = 1, BLOCK = 2 };
 enum { CALIBRATION_NS = 1000000 };
@@ -318,7 +320,7 @@ static uint16_t name_of(Tap *t, uint16_t port, PyObject *const *args)
     long name = number ? PyLong_AsLong(number) : 0;
     Py_XDECREF(number);
     if (PyErr_Occurred()) {
-        PyErr_WriteUnraisable(watcher);
+        drop_error(watcher);
         name = 0;
     }
     Py_DECREF(watcher);

@@ -21,6 +21,8 @@
 #include <x86intrin.h>
 #endif
 
+#include "interrupt.h"
+
 enum { KIND_IN, KIND_OUT, KIND_INS, KIND_OUTS, KIND_MMIO_IN = 11, KIND_MMIO_OUT };
 enum { FLAG_FAILED = 1, FLAG_UNASSIGNED = 2, FLAG_SPLIT = 4, FLAG_RIP = 8, ROUTE_SHIFT = 4 };
 enum { ROUTE_COALESCED = 3 }; /* kvm.api.Route */
@@ -98,7 +100,7 @@ static int64_t sample(Recorder *r)
     int64_t now = result ? PyLong_AsLongLong(result) : 0;
     Py_XDECREF(result);
     if (PyErr_Occurred()) {
-        PyErr_WriteUnraisable(r->source);
+        drop_error(r->source);
         now = 0;
     }
     return now;

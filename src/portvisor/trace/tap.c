@@ -30,7 +30,7 @@ static uint16_t ask_name(Tap *t, PyObject *const *args)
     PyObject *name = PyObject_Vectorcall(t->namer, arguments + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     uint16_t number = name && PyUnicode_Check(name) ? register_number(t->recorder, name) : 0;
     Py_XDECREF(name);
-    PyErr_Clear();
+    drop_error(NULL);
     return number;
 }
 
