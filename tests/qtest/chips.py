@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from qtest import known, streams
 from qtest.differential import DISK_FILE, Busy, Chip
+from qtest.floppy_streams import FLOPPIES
+from qtest.testdev_streams import TESTDEV
 
 SERIAL = ("-chardev", "null,id=com1", "-device", "isa-serial,chardev=com1")
 KCS = ("-device", "ipmi-bmc-sim,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0,irq=0")
@@ -33,4 +35,6 @@ CHIPS: dict[str, Chip] = {
     "kcs": Chip(streams.KCS, allowed=known.KCS, arguments=KCS),
     "pm": Chip(streams.PM, streams.Q35_PROLOGUE, arguments=WATCHDOG, machine="q35"),
     "tco": Chip(streams.TCO, streams.TCO_PROLOGUE, known.TCO_BOOT, WATCHDOG, "q35"),
+    "pc-testdev": TESTDEV,
+    **FLOPPIES,
 }

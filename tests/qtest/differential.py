@@ -33,7 +33,7 @@ EXAMPLES = 25
 BUSY_POLLS = 1_000_000
 DISK_FILE = "DISK"
 """Stands for an image of random bytes in the arguments of a chip."""
-DISK_SIZE = IDE_SECTORS * 512
+IDE_SIZE = IDE_SECTORS * 512
 BASE_ARGUMENTS = ("-nodefaults", "-m", "16", "-rtc", "base=2020-02-28T23:59:50,clock=vm")
 
 PROLOGUE = (
@@ -70,6 +70,8 @@ class Chip:
     """More for the command line."""
     machine: str = "pc"
     busy: Busy | None = None
+    disk_size: int = IDE_SIZE
+    """Bytes of DISK_FILE."""
 
 
 @dataclass
@@ -225,7 +227,7 @@ def pair(name: str, chip: Chip) -> Iterator[Pair]:
     """Start both machines."""
     with TemporaryDirectory(prefix="qtest-disk-") as folder:
         disk = Path(folder) / "disk"
-        disk.write_bytes(Random(0).randbytes(DISK_SIZE))
+        disk.write_bytes(Random(0).randbytes(chip.disk_size))
         own = [word.replace(f"file={DISK_FILE},", f"file={disk},") for word in chip.arguments]
         everything = ("-machine", chip.machine, *BASE_ARGUMENTS, *own)
         with QtestClient(everything) as ours, qemu_client(everything) as theirs:
