@@ -7,6 +7,7 @@ into FILE and removes it. A name that ends in `.arrows` stays a stream.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from types import TracebackType
@@ -41,19 +42,25 @@ class TraceWriter:
         self._stream_path = stream_path(self.path)
         self._file = pa.OSFile(str(self._stream_path), "wb")  # unbuffered, and needs no interpreter lock
         self._stream = pa.ipc.new_stream(self._file, self.schema)
+        self._rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a batch; it is readable from now on, whatever happens to this process."""
         self._stream.write_batch(batch)
+        self._rows += batch.num_rows
 
     def close(self) -> None:
-        """Complete the file."""
+        """Complete the file.
+
+        Raises:
+            OSError: it cannot be written, or the stream does not read back whole; then the stream stays.
+        """
         if self._file.closed:
             return
         self._stream.close()
         self._file.close()
         if self._stream_path != self.path:
-            to_parquet(self._stream_path, self.path, self.schema)
+            to_parquet(self._stream_path, self.path, self.schema, self._rows)
             self._stream_path.unlink()
 
     def __enter__(self) -> Self:
@@ -73,21 +80,24 @@ class TraceWriter:
         self._stream_path.unlink(missing_ok=True)
 
 
-def to_parquet(stream: Path, target: Path, schema: pa.Schema) -> None:
-    """Turn a stream into a Parquet file, whole or not at all."""
+def to_parquet(stream: Path, target: Path, schema: pa.Schema, expected: int) -> None:
+    """Turn a stream of that many records into a Parquet file, whole or not at all."""
     partial = target.with_name(target.name + ".part")
     try:
         with pq.ParquetWriter(partial, schema, compression="zstd", compression_level=6) as writer:
             waiting: list[pa.RecordBatch] = []
-            rows = 0
+            rows = found = 0
             for batch in stream_batches(stream):
                 waiting.append(batch)
                 rows += batch.num_rows
+                found += batch.num_rows
                 if rows >= ROW_GROUP:
                     writer.write_table(_unified(waiting, schema))
                     waiting, rows = [], 0
             if waiting:
                 writer.write_table(_unified(waiting, schema))
+        if found != expected:
+            raise OSError(errno.EIO, f"{stream} gave {found} of {expected} records back")
         os.replace(partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)
