@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 import weakref
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from portvisor.kvm.api import Route
 from portvisor.ports import Device, Owner, PortRange, PortSpace
 from portvisor.trace._tap import Recorder
 from portvisor.trace.filters import TraceFilter, parse_filter
-from portvisor.trace.pump import Pump
+from portvisor.trace.pump import FLUSH_SECONDS, Pump
 from portvisor.trace.recorder import Recorder as SpaceRecorder
 from portvisor.trace.schema import FLAG_FAILED, Kind, Metadata
 from trace_support import Row, SpaceRecording
@@ -408,3 +409,21 @@ def test_with_an_observer_beside_it_the_recorder_sees_the_same() -> None:
     space.read(0x7000, 1)
     names = ("kind", "port", "size", "value", "depth")
     assert [tuple(row[name] for name in names) for row in recording.rows()] == seen.log
+
+
+def test_records_that_are_closed_over_a_writers_deadline_are_written() -> None:
+    """The writer's wait is over, but it gets the interpreter lock only when the recorder was closed already."""
+    space = space_with_registers()
+    recording = SpaceRecording(space)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        recording.clock.advance(5)
+        space.read(0x101, 1)
+        deadline = time.monotonic() + 1.5 * FLUSH_SECONDS
+        while time.monotonic() < deadline:
+            pass
+        recording.recorder.detach()
+    finally:
+        sys.setswitchinterval(interval)
+    assert [row["port"] for batch in recording.batches for row in batch.to_pylist()] == [0x101]

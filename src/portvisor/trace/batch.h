@@ -302,12 +302,13 @@ static PyObject *recorder_next(Recorder *r, PyObject *seconds)
         Py_DECREF(b);
         if (block)
             return result;
-        if (r->closing) {
+        if (!r->closing) {
+            hand_over(r);
+        } else if (!r->ready) { /* else it was closed between the deadline and now: there is more */
             r->consumed = false;
             free_spare();
             Py_RETURN_NONE;
         }
-        hand_over(r);
     }
 }
 
