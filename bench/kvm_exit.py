@@ -22,15 +22,15 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from latch import PORT, Latch
 from portvisor.kvm import abi
 from portvisor.kvm.abi import ExitReason, Regs, Segment, Sregs
 from portvisor.kvm.api import EngineError
 from portvisor.kvm.exits import ExitHandler
 from portvisor.kvm.hardware import HardwareSystem, HardwareVcpu, HardwareVm, open_hardware
-from portvisor.ports import Device, MmioSpace, PortRange, PortSpace
+from portvisor.ports import MmioSpace, PortSpace
 
 TARGET = 1.25
-PORT = 0x2F0
 CODE = 0x1000
 MEMORY = 0x10000
 INNER = 1000
@@ -65,22 +65,6 @@ long serve(int vcpu, struct kvm_run *run, uint8_t *device, long exits)
     return exits;
 }
 """
-
-
-class Latch(Device):
-    """A byte."""
-
-    ports = (PortRange(PORT, 1, name="latch"),)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value = 0
-
-    def read(self, offset: int, size: int) -> int:
-        return self.value
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        self.value = value
 
 
 class Guest:

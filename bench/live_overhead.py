@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from latch import PORT, Latch
 from portvisor.kvm.abi import Regs, Segment, Sregs
 from portvisor.kvm.api import System
 from portvisor.kvm.select import open_engine, open_soft
@@ -23,31 +24,14 @@ from portvisor.live.protocol import MAX_PORTS, Snapshot, encode
 from portvisor.machines.catalogue import make_bare
 from portvisor.machines.machine import Machine
 from portvisor.machines.outcome import End
-from portvisor.ports import Device, PortRange
 
 TARGETS = {"software": 1.5, "kvm": 1.1}
 OFF_TARGET = 1.05
 LOOKS = 50
-PORT, CODE, MEMORY = 0x2F0, 0x1000, 0x10000
+CODE, MEMORY = 0x1000, 0x10000
 LOOPS = {"software": 50_000, "kvm": 3_000}
 LOOP = bytes.fromhex("ecee664975faf4")
 """l: in al, dx; out dx, al; dec ecx; jnz l; hlt"""
-
-
-class Latch(Device):
-    """A byte."""
-
-    ports = (PortRange(PORT, 1, name="latch"),)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value = 0
-
-    def read(self, offset: int, size: int) -> int:
-        return self.value
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        self.value = value
 
 
 class Guest(Machine):

@@ -20,12 +20,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from latch import PORT, Latch
 from portvisor.kvm.abi import ExitReason, Regs, Segment, Sregs
 from portvisor.kvm.api import EngineError, System
 from portvisor.kvm.exits import ExitHandler
 from portvisor.kvm.hardware import open_hardware
 from portvisor.kvm.software import open_software
-from portvisor.ports import Device, MmioSpace, PortRange, PortSpace
+from portvisor.ports import MmioSpace, PortSpace
 from portvisor.trace.clock import RecordingWallClock
 from portvisor.trace.filters import TraceFilter
 from portvisor.trace.recorder import Recorder
@@ -33,7 +34,7 @@ from portvisor.trace.schema import Metadata
 from portvisor.trace.writer import TraceWriter
 
 OFF_LIMIT, SOFTWARE_LIMIT, KVM_LIMIT = 1.02, 1.4, 1.1
-PORT, CODE, MEMORY = 0x2F0, 0x1000, 0x10000
+CODE, MEMORY = 0x1000, 0x10000
 SOFTWARE_TURNS, KVM_TURNS = (25_000, 200_000), (500, 1000)
 """With recording off and on; on the software engine enough for more than a batch, so that the writer is at work."""
 OFF_ROUNDS, ON_ROUNDS = 5, 3
@@ -43,23 +44,6 @@ OFF_ROUNDS, ON_ROUNDS = 5, 3
 def loop(turns: int) -> bytes:
     """mov ecx, turns; l: in al, dx; out dx, al; dec ecx; jnz l; hlt"""
     return bytes.fromhex("66b9") + turns.to_bytes(4, "little") + bytes.fromhex("ecee664975faf4")
-
-
-class Latch(Device):
-    """A byte."""
-
-    ports = (PortRange(PORT, 1, name="latch"),)
-    REGISTERS = {0: "LATCH"}  # noqa: RUF012  # a constant of a benchmark
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value = 0
-
-    def read(self, offset: int, size: int) -> int:
-        return self.value
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        self.value = value
 
 
 class Cost(NamedTuple):

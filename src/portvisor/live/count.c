@@ -9,33 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <time.h>
-#if defined(__x86_64__)
-#include <x86intrin.h>
-#endif
 
 #include "../trace/interrupt.h"
+#include "../trace/stamps.h"
 
 enum { PORTS = 0x10000, DEVICES = 0x1000, KEPT = 16 };
 enum { WRITE = 1, BLOCK = 2 };
 enum { CALIBRATION_NS = 1000000 };
-
-static int64_t monotonic(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
-/* A cheap stamp for how long a handler took. */
-static uint64_t ticks(void)
-{
-#if defined(__x86_64__)
-    return __rdtsc();
-#else
-    return monotonic();
-#endif
-}
 
 typedef struct {
     uint64_t reads, writes, bytes, ticks;
@@ -299,11 +279,6 @@ static PyObject *counters_block(Counters *c, PyObject *args)
 }
 
 /* --- Tap ------------------------------------------------------------------------------------------------------ */
-
-static uint32_t ones(long size)
-{
-    return size == 4 ? UINT32_MAX : (UINT32_C(1) << 8 * size) - 1;
-}
 
 /* The register's number in the watcher's list; 0 if it has none. Asked before the access, which may change it. */
 static uint16_t name_of(Tap *t, uint16_t port, PyObject *const *args)

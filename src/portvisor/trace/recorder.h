@@ -16,12 +16,9 @@
 #include <stdint.h>
 #include <structmember.h>
 #include <sys/mman.h>
-#include <time.h>
-#if defined(__x86_64__)
-#include <x86intrin.h>
-#endif
 
 #include "interrupt.h"
+#include "stamps.h"
 
 enum { KIND_IN, KIND_OUT, KIND_INS, KIND_OUTS, KIND_MMIO_IN = 11, KIND_MMIO_OUT };
 enum { FLAG_FAILED = 1, FLAG_UNASSIGNED = 2, FLAG_SPLIT = 4, FLAG_RIP = 8, ROUTE_SHIFT = 4 };
@@ -70,23 +67,6 @@ typedef struct {
     int blocks, handed, written;
     bool consumed, closing;
 } Recorder;
-
-static int64_t monotonic(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
-/* A cheap stamp for how long a handler took. */
-static inline uint64_t ticks(void)
-{
-#if defined(__x86_64__)
-    return __rdtsc();
-#else
-    return monotonic();
-#endif
-}
 
 /* --- time ---------------------------------------------------------------------------------------------------- */
 

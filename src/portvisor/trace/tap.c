@@ -18,11 +18,6 @@ typedef struct {
     bool write;
 } Tap;
 
-static inline uint32_t ones(long size)
-{
-    return UINT32_MAX >> (32 - 8 * size);
-}
-
 /* Ask the device, for a register whose name depends on its state. */
 static uint16_t ask_name(Tap *t, PyObject *const *args)
 {
