@@ -27,7 +27,7 @@ from portvisor.devices.ide.identify import Identity
 from portvisor.kvm.api import System
 from portvisor.kvm.null import NullSystem
 from portvisor.kvm.select import open_soft
-from portvisor.machines.outcome import End
+from portvisor.machines.outcome import End, Outcome
 from portvisor.machines.pc import MIB, Pc, PcOptions, Program
 from portvisor.machines.pc_like import PcLike
 from portvisor.machines.poweredge import PowerEdge, PowerEdgeOptions
@@ -332,16 +332,27 @@ def test_a_triple_fault_in_the_middle_replays_exactly(engine: System, tmp_path: 
 
 @pytest.mark.guest
 def test_snapshots_in_the_middle_replay_exactly(engine: System, tmp_path: Path) -> None:
-    """SeaBIOS: taken at its banner, put back once the disk boots, run to there again."""
+    """SeaBIOS: taken at the first line of its log, put back once the disk boots, run to there again."""
     bios, vga = stock_bios()
     path = tmp_path / "t.parquet"
-    options = PcOptions(firmware=bios, vga_bios=vga, disks=[MemoryImage(1 << 20)], serial=(BufferedChar(), None))
+    log = bytearray()
+
+    def stop_at_first_line(data: bytes) -> None:
+        if not log.count(b"\n"):
+            log.extend(data)
+            if log.count(b"\n"):
+                machine.request_stop(Outcome(End.CONDITION))
+
+    options = PcOptions(
+        firmware=bios, vga_bios=vga, disks=[MemoryImage(1 << 20)], serial=(BufferedChar(), None),
+        on_debug=stop_at_first_line,
+    )  # fmt: skip
 
     def shows(text: str) -> Callable[[], bool]:
         return lambda: any(text in line for line in machine.screen.text())
 
     with recorded_pc(engine, path, options) as machine:
-        assert run_until(machine, shows("SeaBIOS"), LIMIT_S).end is End.CONDITION
+        assert machine.run(LIMIT_S).end is End.CONDITION
         early = take(machine)
         for _ in range(2):
             assert run_until(machine, shows("Booting from Hard"), LIMIT_S).end is End.CONDITION
